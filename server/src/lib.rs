@@ -1,1 +1,28 @@
+//! Velro turns AI model providers into a paid, multi-tenant generation API.
+//!
+//! Modules in reading order, top down; dependencies point one way: `http, worker -> intake -> store, queue, provider,
+//! upstream -> catalog, generation, ledger -> id, clock`. `app` is the composition root, the only one that sees all.
+//! ARCHITECTURE.md has the map, the invariants and two walkthroughs.
 
+pub mod app;
+pub mod cli;
+pub mod config;
+
+pub mod catalog;
+pub mod generation;
+pub mod ledger;
+
+pub mod outputs;
+pub mod provider;
+pub mod queue;
+pub mod store;
+pub mod upstream;
+
+pub mod auth;
+pub mod http;
+pub mod intake;
+pub mod telemetry;
+pub mod worker;
+
+pub mod clock;
+pub mod id;

@@ -1,0 +1,12 @@
+//! What can be generated, at what price, and how a client's call becomes the provider's input. Pure.
+//!
+//! A [`Registry`] is the validated form of `providers.toml`; it is replaced as a whole ([`Shelf`]) when the file
+//! changes, and jobs in flight keep the one they began with.
+
+mod call;
+mod model;
+mod registry;
+
+pub use call::{ClientCall, ParamFault, ValidCall};
+pub use model::{Feature, InputRule, Model, ModelStatus, Param, ParamType};
+pub use registry::{ProviderEntry, ProviderKind, Registry, Shelf};

@@ -1,0 +1,109 @@
+//! The registry: providers and models by name, replaced as a whole.
+
+use arc_swap::ArcSwap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::Model;
+use crate::clock::Micros;
+use crate::generation::MediaType;
+
+/// One `[providers.NAME]` of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProviderEntry {
+    /// The name models refer to.
+    pub name: String,
+    /// What serves it.
+    pub kind: ProviderKind,
+    /// Switched off by the operator: its models are listed as unavailable and refused.
+    pub enabled: bool,
+    /// Jobs at once.
+    pub concurrency: u32,
+    /// Jobs of one user at once.
+    pub concurrency_per_user: u32,
+    /// Time-out of one request, in milliseconds.
+    pub timeout_ms: u32,
+}
+
+/// Which code serves a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProviderKind {
+    /// Built in: FAL.ai's queue API.
+    Fal,
+    /// Built in: draws locally.
+    Sandbox,
+}
+
+/// Everything that can be generated, as one consistent whole.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Registry {
+    /// By name.
+    pub providers: BTreeMap<String, ProviderEntry>,
+    /// In the order of the file.
+    pub models: Vec<Arc<Model>>,
+    by_id: HashMap<String, usize>,
+    /// First 12 hex digits of the file's SHA-256; shown to operators.
+    pub revision: String,
+    /// When it was loaded.
+    pub loaded_at: Micros,
+}
+
+impl Registry {
+    /// Puts a registry together; ids must be unique (the reader of the file has reported duplicates).
+    pub fn new(
+        providers: BTreeMap<String, ProviderEntry>,
+        models: Vec<Arc<Model>>,
+        revision: String,
+        loaded_at: Micros,
+    ) -> Self {
+        let by_id = models.iter().enumerate().map(|(i, m)| (m.id.clone(), i)).collect();
+        Registry {
+            providers,
+            models,
+            by_id,
+            revision,
+            loaded_at,
+        }
+    }
+
+    /// A model by its public id, whether or not it can be used now.
+    pub fn model(&self, id: &str) -> Option<&Arc<Model>> {
+        self.by_id.get(id).map(|&i| &self.models[i])
+    }
+
+    /// True when the model and its provider are switched on.
+    pub fn is_available(&self, model: &Model) -> bool {
+        model.is_active() && self.providers.get(&model.provider).is_some_and(|p| p.enabled)
+    }
+
+    /// Models that can be used, in the order of the file, optionally of one media type.
+    pub fn available(&self, media_type: Option<MediaType>) -> impl Iterator<Item = &Arc<Model>> {
+        self.models
+            .iter()
+            .filter(move |m| self.is_available(m) && media_type.is_none_or(|t| t == m.media_type))
+    }
+}
+
+/// Where everybody finds the present registry; a reload swaps it in one step.
+pub struct Shelf {
+    current: ArcSwap<Registry>,
+}
+
+impl Shelf {
+    /// A shelf with a registry on it.
+    pub fn new(registry: Registry) -> Self {
+        Shelf {
+            current: ArcSwap::from_pointee(registry),
+        }
+    }
+
+    /// The present registry; hold it for one request, not longer.
+    pub fn get(&self) -> Arc<Registry> {
+        self.current.load_full()
+    }
+
+    /// Replaces it.
+    pub fn set(&self, registry: Registry) {
+        self.current.store(Arc::new(registry));
+    }
+}

@@ -1,0 +1,1 @@
+//! Takes a client call to a stored, held, queued generation.

@@ -1,0 +1,1 @@
+//! Copies of delivered files in storage that we control.

@@ -1,0 +1,165 @@
+//! The port to the database: use cases with their transaction inside.
+//!
+//! The database is the truth. Every method is one durable transaction (or one read); a method that returns has
+//! committed. Methods that write return the [`Event`]s they stored, so that the caller can publish them to live
+//! watchers after the commit, never before. Implementations group concurrent writes into shared transactions; a lone
+//! write waits for nobody.
+//!
+//! Another user's row is `None`, exactly as a missing one.
+
+mod types;
+
+pub mod sqlite;
+
+pub use types::*;
+
+use async_trait::async_trait;
+
+use crate::clock::Micros;
+use crate::generation::{Attempt, AttemptState, Event, Generation};
+use crate::id::{AttemptId, GenerationId, ProjectId, SessionId, UserId};
+use crate::ledger::Balance;
+
+/// Why the store could not answer. Refusals that belong to a use case are in its own result type.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be reached or is overloaded; nothing was changed, or it is not known whether it was.
+    #[error("the database is not available")]
+    Unavailable(#[source] anyhow::Error),
+    /// The database refused or answered what cannot be: a bug or a damaged file.
+    #[error("the database failed")]
+    Broken(#[source] anyhow::Error),
+    /// The schema is not the one this program knows.
+    #[error("{0}")]
+    Schema(String),
+}
+
+/// What every store method returns.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// All use cases. Grouped: operations, people, credits, projects, generations as the customer sees them, attempts as
+/// the worker sees them.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    // ---- operations
+
+    /// Answers when the database can be read and its schema is the known one.
+    async fn ping(&self) -> Result<()>;
+    /// Finishes what is queued and closes. Later calls fail.
+    async fn close(&self);
+
+    // ---- people and sessions
+
+    /// Creates the person, the account and, when `start_credits > 0`, the one bonus transfer, together.
+    async fn create_user(&self, user: NewUser) -> Result<Created<User>>;
+    /// By lower-case e-mail.
+    async fn user_by_email(&self, email: &str) -> Result<Option<User>>;
+    /// By id.
+    async fn user(&self, id: UserId) -> Result<Option<User>>;
+    /// Changes what is `Some`; `None` when there is no such user.
+    async fn update_profile(&self, id: UserId, change: ProfileChange, now: Micros) -> Result<Option<User>>;
+    /// `None` when nobody has this e-mail.
+    async fn set_role(&self, email: &str, role: Role, now: Micros) -> Result<Option<User>>;
+    /// Opens a session with its first refresh token and notes the sign-in.
+    async fn open_session(&self, session: NewSession) -> Result<()>;
+    /// Exchanges a refresh token for the next one, once. A second use revokes the whole session.
+    async fn rotate_refresh(&self, rotation: Rotation) -> Result<Rotated>;
+    /// Ends a session; its refresh tokens are dead, its access tokens are refused through [`Store::revoked_since`].
+    async fn revoke_session(&self, session: SessionId, now: Micros) -> Result<()>;
+    /// Sessions revoked at or after `since`; what a token check needs to know at start.
+    async fn revoked_since(&self, since: Micros) -> Result<Vec<(SessionId, Micros)>>;
+
+    // ---- credits
+
+    /// `None` when there is no such account.
+    async fn balance(&self, user: UserId) -> Result<Option<Balance>>;
+    /// Newest first, with the total that matches the filter.
+    async fn statement(&self, user: UserId, filter: StatementFilter) -> Result<Page<StatementLine>>;
+    /// Sums over the statement since a moment.
+    async fn credit_stats(&self, user: UserId, since: Micros) -> Result<CreditStats>;
+    /// Gives credits from the platform's grants; the same `idempotency_key` gives once. `None`: no such user.
+    async fn grant(&self, grant: Grant) -> Result<Option<Granted>>;
+    /// Recomputes every balance, hold, statement and settlement from the rows beneath.
+    async fn verify_ledger(&self) -> Result<LedgerReport>;
+
+    // ---- projects
+
+    /// Stores a project.
+    async fn create_project(&self, project: NewProject) -> Result<Project>;
+    /// The owner's, or anybody's public one.
+    async fn project(&self, viewer: UserId, id: ProjectId) -> Result<Option<Project>>;
+    /// `updated_at` descending.
+    async fn projects(&self, viewer: UserId, filter: ProjectFilter) -> Result<Vec<Project>>;
+    /// Owner only; `None` for anybody else.
+    async fn update_project(
+        &self,
+        owner: UserId,
+        id: ProjectId,
+        change: ProjectChange,
+        now: Micros,
+    ) -> Result<Option<Project>>;
+    /// Owner only. Generations stay, without a project. False when there was none.
+    async fn delete_project(&self, owner: UserId, id: ProjectId) -> Result<bool>;
+
+    // ---- generations, as the customer sees them
+
+    /// Places the hold and stores generation, statement line, idempotency key and `queued` event, all or nothing.
+    /// Concurrent calls share one transaction and spend in arrival order.
+    async fn submit(&self, new: NewGeneration) -> Result<Submitted>;
+    /// The owner's.
+    async fn generation(&self, owner: UserId, id: GenerationId) -> Result<Option<Generation>>;
+    /// Newest first, with the total that matches.
+    async fn generations(&self, owner: UserId, filter: GenerationFilter) -> Result<Page<Generation>>;
+    /// Counts and sums over the owner's generations.
+    async fn generation_stats(&self, owner: UserId, project: Option<ProjectId>) -> Result<GenerationStats>;
+    /// Flips the mark.
+    async fn toggle_favorite(&self, owner: UserId, id: GenerationId, now: Micros) -> Result<Option<Generation>>;
+    /// Hides a terminal generation and answers the keys of its files; the ledger keeps everything.
+    async fn delete_generation(&self, owner: UserId, id: GenerationId, now: Micros) -> Result<Deleted>;
+    /// Cancels at once what was never sent (queued, or an attempt still `prepared`); otherwise notes the wish for the
+    /// worker. Idempotent.
+    async fn cancel(&self, owner: UserId, id: GenerationId, now: Micros) -> Result<Option<Cancelled>>;
+    /// Events of the owner's generation after `after_seq`, oldest first.
+    async fn events(&self, owner: UserId, id: GenerationId, after_seq: i64) -> Result<Vec<Event>>;
+    /// Counts for the operator.
+    async fn system_counts(&self) -> Result<SystemCounts>;
+
+    // ---- attempts, as the worker sees them
+
+    /// Generations that wait in the queue, oldest first, after `after` (exclusive); to rebuild a queue that was lost.
+    async fn queued(&self, after: Option<GenerationId>, limit: u32) -> Result<Vec<QueuedGeneration>>;
+    /// `queued` becomes `processing` with a first attempt under a lease; stores the `processing` event.
+    /// `None` when the generation is not queued any more.
+    async fn begin_attempt(&self, begin: BeginAttempt) -> Result<Option<(Work, Vec<Event>)>>;
+    /// The attempt with its generation, if `worker` holds its lease and it is not over.
+    async fn work(&self, attempt: AttemptId, worker: &str) -> Result<Option<Work>>;
+    /// Takes over up to `limit` unfinished attempts whose lease has run out (or was never taken), `unknown` ones only
+    /// with something in their inbox.
+    async fn adopt(&self, worker: &str, now: Micros, lease_until: Micros, limit: u32) -> Result<Vec<Adopted>>;
+    /// Extends every lease `worker` holds; answers how many.
+    async fn extend_leases(&self, worker: &str, lease_until: Micros) -> Result<u64>;
+    /// Gives every lease of `worker` back, so that another may resume at once.
+    async fn release_leases(&self, worker: &str) -> Result<u64>;
+    /// Stores a step before it is carried out. Refused when the lease or the step count is not what the caller
+    /// thinks: then somebody else goes on, and the caller must drop the attempt.
+    async fn save_step(&self, step: SaveStep) -> Result<Saved>;
+    /// Ends this attempt as `rejected` (nothing was bought) and prepares the next one under the same lease.
+    async fn next_attempt(&self, next: NextAttempt) -> Result<Option<Work>>;
+    /// Ends the generation: status, settlement, transfers, statement, event and attempt, all or nothing; exactly one
+    /// call wins for a generation.
+    async fn settle(&self, settle: Settle) -> Result<Settled>;
+    /// Stores a verified webhook in the inbox of the attempt and makes it due; for the worker to step.
+    async fn deliver_webhook(
+        &self,
+        provider: &str,
+        attempt: AttemptId,
+        body: Vec<u8>,
+        now: Micros,
+    ) -> Result<Delivered>;
+    /// Attempts in a state, oldest first, for the operator.
+    async fn attempts_in(&self, state: AttemptState, limit: u32) -> Result<Vec<(Attempt, Generation)>>;
+    /// Any attempt with its generation, for the operator; the newest of the generation.
+    async fn newest_attempt(&self, id: GenerationId) -> Result<Option<(Attempt, Generation)>>;
+    /// Carries out an operator's word on an `unknown` attempt, once, with an audit row.
+    async fn resolve_unknown(&self, resolution: Resolve) -> Result<Resolved>;
+}

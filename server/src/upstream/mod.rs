@@ -1,0 +1,1 @@
+//! Performs HTTP for providers.
