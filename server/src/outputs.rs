@@ -1,1 +1,4 @@
 //! Copies of delivered files in storage that we control.
+
+/// The storage of outputs and uploads.
+pub struct Outputs;

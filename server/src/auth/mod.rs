@@ -1,1 +1,4 @@
-//! Who is calling.
+//! Who is calling: passwords, tokens, sessions.
+
+/// Accounts and tokens of this installation.
+pub struct Auth;

@@ -49,3 +49,10 @@ pub struct ParamFault {
     /// `not_supported`.
     pub fault: &'static str,
 }
+
+impl super::Model {
+    /// Checks a call against the model: everything that is wrong at once, or the call ready to submit.
+    pub fn check(&self, _call: &ClientCall<'_>) -> Result<ValidCall, Vec<ParamFault>> {
+        Err(Vec::new())
+    }
+}

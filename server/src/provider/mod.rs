@@ -27,3 +27,27 @@ pub struct LoadedProvider {
     /// Time-out of one request when the provider does not say, in milliseconds.
     pub timeout_ms: u32,
 }
+
+/// Where everybody finds the present providers; a change of the registry replaces them in one step.
+pub struct ProviderShelf {
+    current: arc_swap::ArcSwap<HashMap<String, Arc<LoadedProvider>>>,
+}
+
+impl ProviderShelf {
+    /// A shelf with these providers on it.
+    pub fn new(providers: HashMap<String, Arc<LoadedProvider>>) -> Self {
+        ProviderShelf {
+            current: arc_swap::ArcSwap::from_pointee(providers),
+        }
+    }
+
+    /// A provider by the name of its entry.
+    pub fn get(&self, name: &str) -> Option<Arc<LoadedProvider>> {
+        self.current.load().get(name).cloned()
+    }
+
+    /// Replaces all.
+    pub fn set(&self, providers: HashMap<String, Arc<LoadedProvider>>) {
+        self.current.store(Arc::new(providers));
+    }
+}

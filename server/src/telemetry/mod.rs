@@ -1,1 +1,4 @@
 //! Metrics and logs.
+
+/// Every metric of the process.
+pub struct Metrics;
