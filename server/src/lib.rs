@@ -25,4 +25,5 @@ pub mod telemetry;
 pub mod worker;
 
 pub mod clock;
+pub mod failpoint;
 pub mod id;
