@@ -1,0 +1,3 @@
+//! Providers: what turns a generation into a result.
+
+pub mod sandbox;
