@@ -9,6 +9,7 @@
 //! - It computes for tens of milliseconds (pictures) to seconds (clips): call it where blocking is allowed.
 
 mod caption;
+mod field;
 mod figures;
 mod frame;
 mod land;

@@ -1,5 +1,6 @@
 //! Pictures without a horizon: discs and arcs, and the planets of deep space.
 
+use super::field::Field;
 use super::frame::{Frame, Rgb, lerp, mix};
 use super::noise::{Rng, fbm2, noise1, smoothstep};
 use super::palette::Palette;
@@ -167,16 +168,23 @@ impl Planets {
     }
 
     fn paint_nebula(&self, frame: &mut Frame, seconds: f32) {
-        let unit = frame.unit();
+        let (unit, end) = (frame.unit(), frame.height as f32);
+        let place = |x: f32, y: f32| (x / unit + seconds * 0.008, y / unit);
+        let veil = Field::new(frame, end, |x, y| {
+            let (u, v) = place(x, y);
+            let veil = fbm2(self.seed, u * 1.8, v * 2.4 + u, 4);
+            smoothstep(0.42, 0.85, veil) * 0.75
+        });
+        let tone = Field::new(frame, end, |x, y| {
+            let (u, v) = place(x, y);
+            smoothstep(0.3, 0.7, fbm2(self.seed ^ 8, u * 1.3, v * 1.3, 2))
+        });
         for y in 0..frame.height {
-            let v = y as f32 / unit;
             for (x, pixel) in frame.row(y).iter_mut().enumerate() {
-                let u = x as f32 / unit + seconds * 0.008;
-                let veil = fbm2(self.seed, u * 1.8, v * 2.4 + u, 4);
-                let tone = smoothstep(0.3, 0.7, fbm2(self.seed ^ 8, u * 1.3, v * 1.3, 2));
-                let alpha = smoothstep(0.42, 0.85, veil) * 0.75;
+                let (x, y) = (x as f32, y as f32);
+                let alpha = veil.at(x, y);
+                let colour = lerp(self.nebula[0], self.nebula[1], tone.at(x, y));
                 // Light is added, so that the stars shine through.
-                let colour = lerp(self.nebula[0], self.nebula[1], tone);
                 for (channel, add) in pixel.iter_mut().zip(colour) {
                     *channel = (*channel + add * alpha * 0.8).min(1.0);
                 }

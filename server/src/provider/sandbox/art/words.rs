@@ -222,6 +222,8 @@ const KINDS: Table<Kind> = &[
             "cherry",
             "blossom",
             "sakura",
+            "sunflower",
+            "tulip",
         ],
     ),
     (
@@ -337,7 +339,17 @@ const MOODS: Table<Mood> = &[
     (
         Mood::Spring,
         &[
-            "spring", "blossom", "flower", "cherry", "sakura", "garden", "meadow", "rose", "easter",
+            "spring",
+            "blossom",
+            "sunflower",
+            "tulip",
+            "flower",
+            "cherry",
+            "sakura",
+            "garden",
+            "meadow",
+            "rose",
+            "easter",
         ],
     ),
     (
@@ -421,7 +433,15 @@ const FIGURES: Table<Figure> = &[
     ),
     (
         Figure::Flowers,
-        &["flower", "rose", "tulip", "garden", "meadow", "poppy"],
+        &[
+            "flower",
+            "rose",
+            "tulip",
+            "sunflower",
+            "garden",
+            "meadow",
+            "poppy",
+        ],
     ),
     (Figure::Rocket, &["rocket", "spaceship", "astronaut"]),
 ];
