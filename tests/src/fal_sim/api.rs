@@ -1,0 +1,530 @@
+//! Routing and the queue's operations.
+//!
+//! Paths are split by hand because an endpoint id is a path of any length: `POST` to anything without a segment
+//! `requests` is a submit, and status, result and cancel are addressed by `[owner/alias | whole id]/requests/{id}`.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::stream;
+use salvo::http::Method;
+use salvo::{Depot, FlowCtrl, Handler, Request, Response, async_trait};
+use serde_json::{Map, Value, json};
+
+use super::errors::Failure;
+use super::faults::{Action, Point, rules_in_prompt, strike, strike_all};
+use super::job::{Counts, Job, Outcome, Phase, Via, failed};
+use super::models::Model;
+use super::reply::{self, Reply};
+use super::state::{Inner, Refusal, State, unix_ms};
+use super::{control, media_api, outputs, storage, webhook};
+
+/// Inputs may carry data URIs.
+pub(super) const MAX_BODY_BYTES: usize = 64 << 20;
+
+/// The whole simulator behind one handler.
+#[derive(Debug)]
+pub(super) struct Api(pub(super) Arc<Inner>);
+
+#[async_trait]
+impl Handler for Api {
+    async fn handle(
+        &self,
+        req: &mut Request,
+        _depot: &mut Depot,
+        res: &mut Response,
+        _ctrl: &mut FlowCtrl,
+    ) {
+        let inner = &self.0;
+        let path = req.uri().path().to_owned();
+        let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let post = req.method() == Method::POST;
+        let plain = match segments.as_slice() {
+            ["_sim", rest @ ..] => control::handle(inner, rest, req).await,
+            [".well-known", "jwks.json"] => Reply::json(200, &inner.signer.jwks()),
+            ["media", request_id, file] => {
+                return media_api::serve(inner, request_id, file, req, res).await;
+            }
+            ["storage" | "uploads" | "files", ..] => storage::handle(inner, &segments, req).await,
+            ["run", endpoint @ ..] if post => {
+                return submit(inner, &endpoint.join("/"), Via::Run, req, res).await;
+            }
+            _ => match segments.iter().position(|part| *part == "requests") {
+                Some(at) => return on_request(inner, &segments, at, req, res).await,
+                None if post => {
+                    return submit(inner, &segments.join("/"), Via::Queue, req, res).await;
+                }
+                None => Reply::detail(404, "Not Found"),
+            },
+        };
+        reply::write(plain, None, None, res).await;
+    }
+}
+
+/// The 401 that the request deserves, if it does.
+pub(super) fn unauthorized(inner: &Inner, req: &Request) -> Option<Reply> {
+    let header = req
+        .headers()
+        .get("authorization")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let (scheme, key) = header.split_once(' ').unwrap_or((header, ""));
+    let key = key.trim();
+    let known_scheme = scheme.eq_ignore_ascii_case("key") || scheme.eq_ignore_ascii_case("bearer");
+    if !known_scheme || key.is_empty() {
+        return Some(Reply::detail(
+            401,
+            "Invalid Key Authorization header format. Expected '<key_id>:<key_secret>'.",
+        ));
+    }
+    let required = inner.lock().settings.required_key.clone();
+    required
+        .is_some_and(|required| required != key)
+        .then(|| Reply::detail(401, "No user found for Key ID and Secret"))
+}
+
+/// What the client calls this simulator.
+pub(super) fn base_url(inner: &Inner, req: &Request) -> String {
+    if let Some(url) = inner.lock().settings.public_url.clone() {
+        return url;
+    }
+    let header = |name: &str| {
+        req.headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
+    };
+    let scheme = header("x-forwarded-proto").unwrap_or_else(|| "http".to_owned());
+    let host = header("host").unwrap_or_else(|| "127.0.0.1".to_owned());
+    format!("{scheme}://{host}")
+}
+
+/// Headers worth keeping for assertions; credentials never are.
+fn headers_of(req: &Request) -> BTreeMap<String, String> {
+    const HIDDEN: &[&str] = &["authorization", "cookie", "proxy-authorization"];
+    req.headers()
+        .iter()
+        .filter(|(name, _)| !HIDDEN.contains(&name.as_str()))
+        .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+        .collect()
+}
+
+/// Submit to the queue, or run directly: the same checks, the same ledger.
+async fn submit(
+    inner: &Arc<Inner>,
+    endpoint: &str,
+    via: Via,
+    req: &mut Request,
+    res: &mut Response,
+) {
+    let conn = reply::connection(req);
+    let body = match req.payload_with_max_size(MAX_BODY_BYTES).await {
+        Ok(body) => body.clone(),
+        // The client went away in the middle of its body, or sent too much of it.
+        Err(_) => {
+            return reply::write(Reply::detail(400, "Unreadable body"), None, conn, res).await;
+        }
+    };
+    let input: Option<Map<String, Value>> = serde_json::from_slice(&body).ok();
+    let prompt = input
+        .as_ref()
+        .and_then(|input| input.get("prompt"))
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    let refuse = |answer: String| {
+        inner.lock().refusals.push(Refusal {
+            at_ms: unix_ms(),
+            endpoint: endpoint.to_owned(),
+            prompt: prompt.clone(),
+            answer,
+        });
+        inner.notify();
+    };
+    let point = match via {
+        Via::Queue => Point::Submit,
+        Via::Run => Point::Run,
+    };
+
+    let refusal = unauthorized(inner, req).or_else(|| match (&input, Model::find(endpoint)) {
+        (_, None) => Some(Reply::detail(
+            404,
+            &format!("Application '{endpoint}' not found"),
+        )),
+        (None, _) => Some(Reply::failure(&Failure::validation(vec![
+            super::errors::detail_item(
+                &["body"],
+                "json_invalid",
+                "JSON decode error: the body is not a JSON object",
+                json!({}),
+                json!({}),
+            ),
+        ]))),
+        _ => rules_in_prompt(&prompt)
+            .err()
+            .map(|error| Reply::detail(400, &format!("fal-sim: {error}"))),
+    });
+    let (Some(model), Some(input), None) = (Model::find(endpoint), input, &refusal) else {
+        let refusal = refusal.unwrap_or_else(|| Reply::detail(404, "Not Found"));
+        refuse(refusal.status.to_string());
+        return reply::write(refusal, None, conn, res).await;
+    };
+
+    let fault = strike_submit(&mut inner.lock(), point, endpoint, &prompt);
+    match &fault {
+        Some(Action::Status(status)) => refuse(status.to_string()),
+        Some(Action::Cut) => refuse("cut".to_owned()),
+        Some(Action::Hang) => refuse("hang".to_owned()),
+        _ => {}
+    }
+    if let Some(answer) = reply::before(fault.as_ref(), conn.clone()).await {
+        return reply::write(answer, None, conn, res).await;
+    }
+
+    let accepted = accept(inner, model, via, input, req);
+    let answer = match accepted {
+        Err(answer) => {
+            refuse(answer.status.to_string());
+            answer
+        }
+        Ok((request_id, answer)) => {
+            inner.notify();
+            let has_webhook = inner
+                .with_job(&request_id, |state, index, _| {
+                    state.settings.webhooks && state.jobs[index].webhook_url.is_some()
+                })
+                .unwrap_or(false);
+            if has_webhook {
+                let delivery = webhook::deliver(Arc::clone(inner), request_id.clone());
+                tokio::spawn(inner.stop.clone().run_until_cancelled_owned(delivery));
+            }
+            // A direct run answers with the result; a damaged answer must still come after the purchase.
+            match via {
+                Via::Queue => answer,
+                Via::Run if matches!(fault, Some(Action::ThenCut | Action::ThenHang)) => answer,
+                Via::Run => finished(inner, &request_id).await,
+            }
+        }
+    };
+    reply::write(answer, fault.as_ref(), conn, res).await;
+}
+
+/// The fault for this submission: those its prompt names keep their counts from one submit to the next.
+fn strike_submit(state: &mut State, point: Point, endpoint: &str, prompt: &str) -> Option<Action> {
+    if !state.prompt_rules.contains_key(prompt)
+        && let Ok(rules) = rules_in_prompt(prompt)
+        && !rules.is_empty()
+    {
+        state.prompt_rules.insert(prompt.to_owned(), rules);
+    }
+    state
+        .prompt_rules
+        .get_mut(prompt)
+        .and_then(|rules| strike(rules, point, endpoint, prompt))
+        .or_else(|| strike(&mut state.rules, point, endpoint, prompt))
+}
+
+/// Creates the job and its answer. From here on it is bought.
+fn accept(
+    inner: &Inner,
+    model: &'static Model,
+    via: Via,
+    input: Map<String, Value>,
+    req: &Request,
+) -> Result<(String, Reply), Reply> {
+    let now = Instant::now();
+    let base_url = base_url(inner, req);
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let webhook_url: Option<String> = req.query("fal_webhook");
+    let max_queue_length: Option<usize> = req.query("fal_max_queue_length");
+    let start_timeout = req
+        .headers()
+        .get("x-fal-request-timeout")
+        .and_then(|value| value.to_str().ok()?.parse::<f64>().ok())
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+
+    let mut state = inner.lock();
+    state.settle(now);
+    if state.settings.balance_locked {
+        return Err(Reply::detail(
+            403,
+            "User is locked. Reason: Exhausted balance. Top up your balance at fal.ai/dashboard/billing.",
+        ));
+    }
+    if webhook_url
+        .as_deref()
+        .is_some_and(|url| url::Url::parse(url).is_err())
+    {
+        return Err(Reply::detail(400, "fal_webhook is not a URL"));
+    }
+    if let Some(limit) = max_queue_length
+        && waiting_before(&state, state.jobs.len(), now) > limit
+    {
+        return Err(Reply::detail(429, "Queue is longer than requested"));
+    }
+
+    let mut rules = rules_in_prompt(&input_prompt(&input)).unwrap_or_default();
+    let settings = &state.settings;
+    let (mut queue_ms, mut run_ms, mut never) = (settings.queue_ms, settings.run_ms, false);
+    let manual = settings.manual;
+    let asked = model.asked_outputs(&input);
+    let mut outcome = Outcome::Deliver { outputs: asked };
+    if let Err(failure) = model.validate(&input, settings.reject_unknown_fields) {
+        outcome = Outcome::Fail(failure);
+    }
+    let prompt = input_prompt(&input);
+    let mut actions = strike_all(&mut state.rules, Point::Job, model.endpoint, &prompt);
+    actions.extend(strike_all(&mut rules, Point::Job, model.endpoint, &prompt));
+    for action in actions {
+        match (action, &outcome) {
+            (Action::QueueMs(ms), _) => queue_ms = ms,
+            (Action::RunMs(ms), _) => run_ms = ms,
+            (Action::Never, _) => never = true,
+            // A refused input stays refused.
+            (Action::Fail(error_type), Outcome::Deliver { .. }) => outcome = failed(&error_type),
+            (Action::Fewer, Outcome::Deliver { .. }) => {
+                outcome = Outcome::Deliver {
+                    outputs: asked.saturating_sub(1),
+                };
+            }
+            (Action::NoMedia, Outcome::Deliver { .. }) => {
+                outcome = Outcome::Deliver { outputs: 0 };
+            }
+            _ => {}
+        }
+    }
+    let held = manual && via == Via::Queue;
+    let start = match via {
+        Via::Queue => now + Duration::from_millis(queue_ms),
+        Via::Run => now,
+    };
+    state.add(Job {
+        request_id: request_id.clone(),
+        model,
+        via,
+        headers: headers_of(req),
+        webhook_url,
+        base_url,
+        accepted: now,
+        accepted_at_ms: unix_ms(),
+        start_at: (!held).then_some(start),
+        end_at: (!held && !never).then(|| start + Duration::from_millis(run_ms)),
+        start_deadline: start_timeout.map(|timeout| now + timeout),
+        outcome,
+        rules,
+        counts: Counts::default(),
+        deliveries: Vec::new(),
+        input,
+    });
+    let index = state.jobs.len() - 1;
+    // Even a queue time of zero answers IN_QUEUE: the submit's answer is given before the job moves.
+    let mut body = outputs::status(&state.jobs[index], now, 0, false, true);
+    body["status"] = Phase::InQueue.name().into();
+    body["queue_position"] = waiting_before(&state, index, now).into();
+    body["logs"] = Value::Null;
+    body["metrics"] = json!({});
+    drop(state);
+    let answer = Reply::json(200, &body).header("x-fal-request-id", request_id.clone());
+    Ok((request_id, answer))
+}
+
+fn input_prompt(input: &Map<String, Value>) -> String {
+    let prompt = input.get("prompt").and_then(Value::as_str);
+    prompt.unwrap_or_default().to_owned()
+}
+
+/// How many of the jobs accepted before this one still wait.
+fn waiting_before(state: &State, index: usize, now: Instant) -> usize {
+    state.jobs[..index]
+        .iter()
+        .filter(|job| job.phase(now) == Phase::InQueue)
+        .count()
+}
+
+/// Waits for the end of a job and gives its result.
+async fn finished(inner: &Inner, request_id: &str) -> Reply {
+    let mut changed = inner.changed.subscribe();
+    loop {
+        let now = Instant::now();
+        let look = inner.with_job(request_id, |state, index, now| {
+            let job = &state.jobs[index];
+            match job.phase(now) {
+                Phase::Completed => Ok(result(state, index, now)),
+                _ => Err(job.next_change(now)),
+            }
+        });
+        let wait = match look {
+            None => return not_found(),
+            Some(Ok(reply)) => return reply,
+            Some(Err(Some(at))) => at.duration_since(now),
+            Some(Err(None)) => Duration::from_secs(3600),
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = changed.changed() => {}
+        }
+    }
+}
+
+fn not_found() -> Reply {
+    Reply::json(404, &json!({ "status": "NOT_FOUND" }))
+}
+
+/// Status, stream, result and cancel of `segments[..at]` / `requests` / id / ...
+async fn on_request(
+    inner: &Arc<Inner>,
+    segments: &[&str],
+    at: usize,
+    req: &mut Request,
+    res: &mut Response,
+) {
+    let conn = reply::connection(req);
+    if let Some(refusal) = unauthorized(inner, req) {
+        return reply::write(refusal, None, conn, res).await;
+    }
+    let prefix = segments[..at].join("/");
+    let Some((request_id, tail)) = segments[at + 1..].split_first() else {
+        return reply::write(not_found(), None, conn, res).await;
+    };
+    let get = req.method() == Method::GET;
+    let put = req.method() == Method::PUT;
+    let point = match tail {
+        [] | ["response"] if get => Point::Result,
+        ["status"] if get => Point::Status,
+        ["status", "stream"] if get => Point::Stream,
+        ["cancel"] if put => Point::Cancel,
+        _ => return reply::write(Reply::detail(404, "Not Found"), None, conn, res).await,
+    };
+    let struck = inner.with_job(request_id, |state, index, _| {
+        let job = &mut state.jobs[index];
+        // A request answers under its own application only.
+        let mine = prefix == job.model.endpoint
+            || job
+                .model
+                .endpoint
+                .strip_prefix(&prefix)
+                .is_some_and(|rest| rest.starts_with('/') && prefix.contains('/'));
+        if !mine {
+            return None;
+        }
+        let counts = &mut job.counts;
+        match point {
+            Point::Status => counts.status += 1,
+            Point::Stream => counts.stream += 1,
+            Point::Result => counts.result += 1,
+            _ => counts.cancel += 1,
+        }
+        Some(state.strike_job(index, point))
+    });
+    let Some(fault) = struck.flatten() else {
+        return reply::write(not_found(), None, conn, res).await;
+    };
+    inner.notify();
+    if let Some(answer) = reply::before(fault.as_ref(), conn.clone()).await {
+        return reply::write(answer, None, conn, res).await;
+    }
+    // FAL's JavaScript client says `1`, its Python client says `true`.
+    let with_logs = matches!(
+        req.query::<String>("logs").as_deref(),
+        Some("1" | "true" | "True")
+    );
+    let answer = match point {
+        Point::Stream => return stream_status(inner, request_id, with_logs, res),
+        Point::Result => inner.with_job(request_id, result),
+        Point::Status => inner.with_job(request_id, |state, index, now| {
+            let body = status(state, index, now, with_logs);
+            let done = state.jobs[index].phase(now) == Phase::Completed;
+            Reply::json(if done { 200 } else { 202 }, &body)
+        }),
+        _ => inner.with_job(request_id, cancel),
+    };
+    inner.notify();
+    let answer = answer
+        .unwrap_or_else(not_found)
+        .header("x-fal-request-id", *request_id);
+    reply::write(answer, fault.as_ref(), conn, res).await;
+}
+
+fn status(state: &mut State, index: usize, now: Instant, with_logs: bool) -> Value {
+    let position = waiting_before(state, index, now);
+    let hide_errors = state.settings.hide_errors;
+    outputs::status(&state.jobs[index], now, position, with_logs, hide_errors)
+}
+
+fn result(state: &mut State, index: usize, now: Instant) -> Reply {
+    let job = &state.jobs[index];
+    let units = outputs::units_text(job.billed_milliunits(now));
+    let reply = match job.ended(now) {
+        None => return Reply::detail(400, "Request is still in progress"),
+        Some(Outcome::Fail(failure)) => Reply::failure(failure),
+        Some(Outcome::Deliver { outputs }) => {
+            match outputs::answer(job, *outputs, state.settings.media_long_edge_px) {
+                Ok(body) => Reply::json(200, &body),
+                Err(error) => Reply::detail(500, &format!("fal-sim: {error:#}")),
+            }
+        }
+    };
+    reply
+        .header("x-fal-billable-units", units)
+        .header("x-fal-request-id", job.request_id.clone())
+}
+
+fn cancel(state: &mut State, index: usize, now: Instant) -> Reply {
+    let ignored = state.settings.ignore_cancel;
+    let job = &mut state.jobs[index];
+    match job.phase(now) {
+        Phase::Completed => {
+            return Reply::json(400, &json!({ "status": "ALREADY_COMPLETED" }));
+        }
+        Phase::InProgress if ignored => {}
+        _ => job.end(now, failed("client_cancelled")),
+    }
+    Reply::json(202, &json!({ "status": "CANCELLATION_REQUESTED" }))
+}
+
+/// One event per change of phase, ending with `COMPLETED`.
+fn stream_status(inner: &Arc<Inner>, request_id: &str, with_logs: bool, res: &mut Response) {
+    let seen = (
+        Arc::clone(inner),
+        request_id.to_owned(),
+        None::<Phase>,
+        inner.changed.subscribe(),
+    );
+    let events = stream::unfold(seen, move |(inner, id, last, mut changed)| async move {
+        if last == Some(Phase::Completed) {
+            return None;
+        }
+        loop {
+            let (phase, next, body) = inner.with_job(&id, |state, index, now| {
+                let job = &state.jobs[index];
+                let (phase, next) = (job.phase(now), job.next_change(now));
+                (phase, next, status(state, index, now, with_logs))
+            })?;
+            if last != Some(phase) {
+                let event = format!("data: {body}\n\n");
+                return Some((
+                    Ok::<_, Infallible>(event),
+                    (inner, id, Some(phase), changed),
+                ));
+            }
+            let wait = next.map_or(Duration::from_secs(5), |at| {
+                at.saturating_duration_since(Instant::now())
+            });
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = changed.changed() => {}
+            }
+        }
+    });
+    for (name, value) in [
+        ("content-type", "text/event-stream"),
+        ("cache-control", "no-cache"),
+    ] {
+        res.headers_mut()
+            .insert(name, salvo::http::HeaderValue::from_static(value));
+    }
+    res.status_code(salvo::http::StatusCode::OK);
+    res.stream(events);
+}
