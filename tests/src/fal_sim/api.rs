@@ -400,12 +400,7 @@ async fn on_request(
     let struck = inner.with_job(request_id, |state, index, _| {
         let job = &mut state.jobs[index];
         // A request answers under its own application only.
-        let mine = prefix == job.model.endpoint
-            || job
-                .model
-                .endpoint
-                .strip_prefix(&prefix)
-                .is_some_and(|rest| rest.starts_with('/') && prefix.contains('/'));
+        let mine = prefix == job.model.endpoint || prefix == job.model.app();
         if !mine {
             return None;
         }

@@ -219,13 +219,8 @@ impl Job {
 
     /// `{base}/{owner}/{alias}/requests/{id}`, as FAL spells it.
     pub(super) fn response_url(&self) -> String {
-        let owner_alias: Vec<_> = self.model.endpoint.splitn(3, '/').take(2).collect();
-        format!(
-            "{}/{}/requests/{}",
-            self.base_url,
-            owner_alias.join("/"),
-            self.request_id
-        )
+        let app = self.model.app();
+        format!("{}/{app}/requests/{}", self.base_url, self.request_id)
     }
 
     pub(super) fn record(&self, now: Instant) -> RequestRecord {

@@ -231,6 +231,15 @@ impl Model {
         MODELS.iter().find(|model| model.endpoint == endpoint)
     }
 
+    /// `owner/alias`, the first two segments: what status, result and cancel are addressed by.
+    #[must_use]
+    pub fn app(&self) -> &'static str {
+        self.endpoint
+            .match_indices('/')
+            .nth(1)
+            .map_or(self.endpoint, |(at, _)| &self.endpoint[..at])
+    }
+
     /// Checks an input against the schema and reports every fault at once.
     ///
     /// # Errors

@@ -140,10 +140,15 @@ fn half(reply: Reply, res: &mut Response) {
     reply.head(res);
     set(res, "content-length", &reply.body.len().to_string());
     let first = reply.body.slice(..reply.body.len() / 2);
-    res.stream(stream::iter([
-        Ok(first),
-        Err(std::io::Error::other("simulated break in the middle")),
-    ]));
+    res.stream(stream::unfold(Some(first), |first| async move {
+        if let Some(first) = first {
+            return Some((Ok(first), None));
+        }
+        // The server writes out what it has while it waits for more; without a wait not even the head would leave.
+        tokio::task::yield_now().await;
+        let broken = std::io::Error::other("simulated break in the middle");
+        Some((Err(broken), None))
+    }));
 }
 
 /// Sends the body in chunks of a kilobyte with a wait before each.

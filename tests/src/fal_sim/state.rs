@@ -1,6 +1,6 @@
 //! What the simulator remembers, behind one lock that is never held across an await.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -91,6 +91,8 @@ pub(super) struct State {
     index: HashMap<String, usize>,
     pub(super) refusals: Vec<Refusal>,
     pub(super) uploads: HashMap<String, Upload>,
+    /// Tokens given out for `files/upload`.
+    pub(super) cdn_tokens: HashSet<String>,
 }
 
 impl State {

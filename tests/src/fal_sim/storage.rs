@@ -17,22 +17,25 @@ pub(super) async fn handle(inner: &Arc<Inner>, segments: &[&str], req: &mut Requ
     match segments {
         ["storage", "upload", "initiate"] if method == Method::POST => initiate(inner, req).await,
         ["storage", "auth", "token"] if method == Method::POST => {
-            let expires = time::OffsetDateTime::now_utc() + time::Duration::hours(1);
-            unauthorized(inner, req).unwrap_or_else(|| {
-                Reply::json(
-                    200,
-                    &json!({
-                        "token": "sim-cdn-token",
-                        "token_type": "Bearer",
-                        "base_url": base_url(inner, req),
-                        "expires_at": rfc3339(expires),
-                    }),
-                )
-            })
-        }
-        ["files", "upload"] if method == Method::POST => {
             if let Some(refusal) = unauthorized(inner, req) {
                 return refusal;
+            }
+            let expires = time::OffsetDateTime::now_utc() + time::Duration::hours(1);
+            let token = uuid::Uuid::new_v4().to_string();
+            let answer = json!({
+                "token": token,
+                "token_type": "Bearer",
+                "base_url": base_url(inner, req),
+                "expires_at": rfc3339(expires),
+            });
+            inner.lock().cdn_tokens.insert(token);
+            Reply::json(200, &answer)
+        }
+        ["files", "upload"] if method == Method::POST => {
+            let authorization = header(req, "authorization").unwrap_or_default();
+            let token = authorization.strip_prefix("Bearer ").unwrap_or_default();
+            if !inner.lock().cdn_tokens.contains(token) {
+                return Reply::detail(401, "Unknown or expired CDN token");
             }
             let name = header(req, "x-fal-file-name").unwrap_or_else(|| "file".to_owned());
             let id = format!("{}/{name}", uuid::Uuid::new_v4());

@@ -1,0 +1,580 @@
+//! The simulator's faults and its ledger, seen from outside: a fault test that trusted a fault which does not happen
+//! would prove nothing.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use base64::Engine as _;
+use reqwest::{Client, Response};
+use salvo::conn::tcp::TcpAcceptor;
+use salvo::{Depot, Handler, Request, Router, Server};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tests::fal_sim::{Action, FalSim, MODELS, Options, Phase, Point, Rule, Settings};
+
+const FLUX: &str = "fal-ai/flux-pro/v1.1-ultra";
+const SOON: Duration = Duration::from_secs(10);
+
+async fn start(settings: Settings) -> FalSim {
+    FalSim::start(Options { port: 0, settings }).await.unwrap()
+}
+
+fn client() -> Client {
+    Client::builder().no_proxy().build().unwrap()
+}
+
+async fn submit_as(
+    client: &Client,
+    sim: &FalSim,
+    query: &str,
+    input: &Value,
+) -> reqwest::Result<Response> {
+    client
+        .post(format!("{}/{FLUX}{query}", sim.base_url))
+        .header("authorization", "Key id:secret")
+        .json(input)
+        .send()
+        .await
+}
+
+async fn submit(client: &Client, sim: &FalSim, prompt: &str) -> reqwest::Result<Response> {
+    submit_as(client, sim, "", &json!({ "prompt": prompt })).await
+}
+
+async fn get(client: &Client, url: &str) -> reqwest::Result<Response> {
+    client
+        .get(url)
+        .header("authorization", "Key id:secret")
+        .send()
+        .await
+}
+
+/// Submits and gives the answer's body.
+async fn accepted(client: &Client, sim: &FalSim, prompt: &str) -> Value {
+    let answer = submit(client, sim, prompt).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    answer.json().await.unwrap()
+}
+
+fn text(body: &Value, key: &str) -> String {
+    body[key].as_str().unwrap().to_owned()
+}
+
+async fn all_completed(sim: &FalSim) {
+    sim.wait_for(SOON, |requests| {
+        requests.iter().all(|one| one.phase == Phase::Completed)
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn every_model_is_delivered_with_its_media_and_billed() {
+    let sim = start(Settings::default()).await;
+    let client = client();
+    for model in MODELS {
+        let mut input = json!({ "prompt": format!("all {}", model.endpoint) });
+        if model.endpoint == "fal-ai/flux-pro/kontext/max" {
+            input["image_url"] = "https://example.com/in.png".into();
+        }
+        let answer: Value = client
+            .post(format!("{}/{}", sim.base_url, model.endpoint))
+            .header("authorization", "Key id:secret")
+            .json(&input)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        assert_eq!(answer["status"], "IN_QUEUE");
+        all_completed(&sim).await;
+        let answer = get(&client, &text(&answer, "response_url")).await.unwrap();
+        assert_eq!(answer.status(), 200, "{}", model.endpoint);
+        let units = answer.headers()["x-fal-billable-units"]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        let expected = match model.endpoint {
+            "fal-ai/veo3" => "8",
+            "fal-ai/minimax/hailuo-02/pro/text-to-video" => "6",
+            "fal-ai/wan-pro/text-to-video" => "1.2",
+            "fal-ai/kling-video/v2.1/master/text-to-video" => "5",
+            _ => "1",
+        };
+        assert_eq!(units, expected, "{}", model.endpoint);
+        let result: Value = answer.json().await.unwrap();
+        let file = result.get("video").unwrap_or_else(|| &result["images"][0]);
+        let media = client.get(text(file, "url")).send().await.unwrap();
+        assert_eq!(media.headers()["content-type"], text(file, "content_type"));
+        assert!(media.bytes().await.unwrap().len() > 100);
+    }
+    let requests = sim.requests();
+    assert_eq!(requests.len(), MODELS.len());
+    assert!(
+        requests
+            .iter()
+            .all(|one| one.counts.media == 1 && one.counts.media_with_key == 0)
+    );
+}
+
+#[tokio::test]
+async fn codes_while_waiting_and_both_spellings_of_the_address() {
+    let sim = start(Settings {
+        manual: true,
+        ..Settings::default()
+    })
+    .await;
+    let client = client();
+    let body = accepted(&client, &sim, "codes").await;
+    let id = text(&body, "request_id");
+    for (code, phase) in [(202, "IN_QUEUE"), (202, "IN_PROGRESS"), (200, "COMPLETED")] {
+        for prefix in [FLUX, "fal-ai/flux-pro"] {
+            let url = format!("{}/{prefix}/requests/{id}/status", sim.base_url);
+            let answer = get(&client, &url).await.unwrap();
+            assert_eq!(answer.status(), code);
+            assert_eq!(answer.json::<Value>().await.unwrap()["status"], phase);
+        }
+        let _ = match phase {
+            "IN_QUEUE" => sim.start_job(&id),
+            "IN_PROGRESS" => sim.finish_job(&id),
+            _ => Ok(()),
+        };
+    }
+    for wrong in ["fal-ai/veo3", "fal-ai", "fal-ai/flux-pro/v1.1"] {
+        let url = format!("{}/{wrong}/requests/{id}/status", sim.base_url);
+        assert_eq!(get(&client, &url).await.unwrap().status(), 404, "{wrong}");
+    }
+    let response_url = text(&body, "response_url");
+    for suffix in ["", "/response"] {
+        let url = format!("{response_url}{suffix}");
+        assert_eq!(get(&client, &url).await.unwrap().status(), 200);
+    }
+    assert_eq!(
+        client.get(&response_url).send().await.unwrap().status(),
+        401
+    );
+}
+
+#[tokio::test]
+async fn a_cut_answer_hides_a_purchase_and_buying_again_is_noticed() {
+    let sim = start(Settings::default()).await;
+    let client = client();
+    let prompt = "lost answer [sim:submit=accept_then_cut*1]";
+    assert!(submit(&client, &sim, prompt).await.is_err());
+    assert_eq!(sim.requests().len(), 1);
+    assert_eq!(sim.bought_twice(), []);
+    accepted(&client, &sim, prompt).await;
+    let twice = sim.bought_twice();
+    assert_eq!(twice.len(), 1);
+    assert_eq!((twice[0].by, twice[0].request_ids.len()), ("prompt", 2));
+
+    // The same by webhook URL, whatever the prompt.
+    for prompt in ["one", "two"] {
+        let query = "?fal_webhook=http%3A%2F%2F127.0.0.1%3A9%2Fattempt-1";
+        let answer = submit_as(&client, &sim, query, &json!({ "prompt": prompt })).await;
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    let twice = sim.bought_twice();
+    assert_eq!(twice.len(), 2);
+    assert_eq!(twice[1].by, "webhook_url");
+}
+
+#[tokio::test]
+async fn buying_again_after_a_free_failure_is_no_double_purchase() {
+    let sim = start(Settings::default()).await;
+    let client = client();
+    sim.fault(Point::Job, Action::Fail("internal_server_error".into()), 1);
+    accepted(&client, &sim, "again").await;
+    all_completed(&sim).await;
+    assert_eq!(sim.billed_milliunits(), 0);
+    accepted(&client, &sim, "again").await;
+    all_completed(&sim).await;
+    assert_eq!(sim.bought_twice(), []);
+    assert_eq!(sim.billed_milliunits(), 1000);
+}
+
+#[tokio::test]
+async fn refused_submits_buy_nothing() {
+    let sim = start(Settings::default()).await;
+    let client = client();
+    for (action, status) in [("500", 500), ("502", 502), ("429", 429)] {
+        sim.fault(Point::Submit, action.parse().unwrap(), 1);
+        assert_eq!(
+            submit(&client, &sim, "refused").await.unwrap().status(),
+            status
+        );
+    }
+    sim.fault(Point::Submit, Action::Cut, 1);
+    assert!(submit(&client, &sim, "refused").await.is_err());
+    sim.change_settings(|settings| settings.balance_locked = true);
+    let locked = submit(&client, &sim, "refused").await.unwrap();
+    assert_eq!(locked.status(), 403);
+    assert!(locked.text().await.unwrap().contains("Exhausted balance"));
+    assert_eq!(
+        submit(&client, &sim, "[sim:fial]").await.unwrap().status(),
+        400
+    );
+    assert_eq!(sim.requests().len(), 0);
+    let answers: Vec<_> = sim.refusals().into_iter().map(|one| one.answer).collect();
+    assert_eq!(answers, ["500", "502", "429", "cut", "403", "400"]);
+}
+
+#[tokio::test]
+async fn hanging_answers_differ_in_whether_they_bought() {
+    let sim = start(Settings::default()).await;
+    let client = Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_millis(300))
+        .build()
+        .unwrap();
+    sim.fault(Point::Submit, Action::Hang, 1);
+    assert!(
+        submit(&client, &sim, "hangs")
+            .await
+            .unwrap_err()
+            .is_timeout()
+    );
+    assert_eq!(sim.requests().len(), 0);
+    sim.fault(Point::Submit, Action::ThenHang, 1);
+    assert!(
+        submit(&client, &sim, "hangs")
+            .await
+            .unwrap_err()
+            .is_timeout()
+    );
+    assert_eq!(sim.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn refused_connections_come_back_on_the_same_port() {
+    let sim = start(Settings::default()).await;
+    let client = client();
+    accepted(&client, &sim, "before").await;
+    sim.refuse_connections().await;
+    let error = submit(&client, &sim, "during").await.unwrap_err();
+    assert!(error.is_connect(), "{error:?}");
+    sim.accept_connections().await;
+    accepted(&client, &sim, "after").await;
+    assert_eq!(sim.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn damaged_answers_are_damaged() {
+    let sim = start(Settings::default()).await;
+    let client = client();
+    let body = accepted(&client, &sim, "damaged").await;
+    all_completed(&sim).await;
+    let (status_url, response_url) = (text(&body, "status_url"), text(&body, "response_url"));
+
+    sim.fault(Point::Status, Action::HalfBody, 1);
+    let half = get(&client, &status_url).await.unwrap();
+    assert_eq!(half.status(), 200);
+    assert!(half.bytes().await.is_err());
+
+    sim.fault(Point::Status, Action::Garbage, 1);
+    let garbage = get(&client, &status_url).await.unwrap();
+    assert_eq!(garbage.headers()["content-type"], "application/json");
+    assert!(garbage.json::<Value>().await.is_err());
+
+    sim.fault(Point::Result, Action::WrongContentType, 1);
+    let page = get(&client, &response_url).await.unwrap();
+    assert!(
+        page.headers()["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("text/html")
+    );
+
+    sim.add_rule(
+        Rule::new(Point::Result, Action::Status(500))
+            .times(2)
+            .skip(1)
+            .prompt("damaged"),
+    );
+    let mut codes = Vec::new();
+    for _ in 0..4 {
+        codes.push(get(&client, &response_url).await.unwrap().status().as_u16());
+    }
+    assert_eq!(codes, [200, 500, 500, 200]);
+    let counts = &sim.requests()[0].counts;
+    assert_eq!((counts.status, counts.result), (2, 5));
+}
+
+#[tokio::test]
+async fn media_can_be_missing_short_slow_and_endless() {
+    let sim = start(Settings::default()).await;
+    let client = client();
+    let body = accepted(&client, &sim, "media").await;
+    all_completed(&sim).await;
+    let result: Value = get(&client, &text(&body, "response_url"))
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let url = text(&result["images"][0], "url");
+    let whole = client
+        .get(&url)
+        .send()
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap();
+
+    sim.fault(Point::Media, Action::Status(404), 1);
+    assert_eq!(client.get(&url).send().await.unwrap().status(), 404);
+    sim.fault(Point::Media, Action::HalfBody, 1);
+    assert!(
+        client
+            .get(&url)
+            .send()
+            .await
+            .unwrap()
+            .bytes()
+            .await
+            .is_err()
+    );
+    sim.fault(Point::Media, Action::Oversized(5_000_000), 1);
+    let endless = client.get(&url).send().await.unwrap();
+    assert_eq!(endless.content_length(), None);
+    assert_eq!(endless.bytes().await.unwrap().len(), 5_000_000);
+    sim.fault(Point::Media, Action::Slow(20), 1);
+    let begun = std::time::Instant::now();
+    assert_eq!(
+        client
+            .get(&url)
+            .send()
+            .await
+            .unwrap()
+            .bytes()
+            .await
+            .unwrap(),
+        whole
+    );
+    assert!(
+        begun.elapsed()
+            >= Duration::from_millis(20) * u32::try_from(whole.len().div_ceil(1024)).unwrap()
+    );
+}
+
+#[tokio::test]
+async fn jobs_end_as_told() {
+    let sim = start(Settings::default()).await;
+    let client = client();
+    for (word, status, error_type) in [
+        ("fail", 500, "internal_server_error"),
+        ("policy", 422, "content_policy_violation"),
+        ("error:runner_disconnected", 503, "runner_disconnected"),
+        ("error:generation_timeout", 504, "generation_timeout"),
+    ] {
+        let body = accepted(&client, &sim, &format!("ends [sim:{word}]")).await;
+        all_completed(&sim).await;
+        let told: Value = get(&client, &text(&body, "status_url"))
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        assert_eq!(told["error_type"], error_type);
+        sim.change_settings(|settings| settings.hide_errors = true);
+        let silent: Value = get(&client, &text(&body, "status_url"))
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        assert!(silent.get("error").is_none() && silent.get("error_type").is_none());
+        sim.change_settings(|settings| settings.hide_errors = false);
+        let result = get(&client, &text(&body, "response_url")).await.unwrap();
+        assert_eq!(result.status(), status);
+        assert_eq!(result.headers()["x-fal-billable-units"], "0");
+    }
+    let input = json!({ "prompt": "fewer [sim:fewer]", "num_images": 3 });
+    let body: Value = submit_as(&client, &sim, "", &input)
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    all_completed(&sim).await;
+    let result = get(&client, &text(&body, "response_url")).await.unwrap();
+    assert_eq!(result.headers()["x-fal-billable-units"], "2");
+    let result: Value = result.json().await.unwrap();
+    assert_eq!(result["images"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_cancel_can_come_too_late() {
+    let settings = Settings {
+        manual: true,
+        ignore_cancel: true,
+        ..Settings::default()
+    };
+    let sim = start(settings).await;
+    let client = client();
+    let body = accepted(&client, &sim, "cancel").await;
+    let id = text(&body, "request_id");
+    sim.start_job(&id).unwrap();
+    let cancel = || {
+        let request = client.put(text(&body, "cancel_url"));
+        request.header("authorization", "Bearer t").send()
+    };
+    assert_eq!(cancel().await.unwrap().status(), 202);
+    assert_eq!(sim.request(&id).unwrap().phase, Phase::InProgress);
+    sim.finish_job(&id).unwrap();
+    assert_eq!(cancel().await.unwrap().status(), 400);
+    assert_eq!(sim.billed_milliunits(), 1000);
+    assert_eq!(sim.request(&id).unwrap().counts.cancel, 2);
+}
+
+/// Collects deliveries and refuses the first so many.
+struct Receiver {
+    seen: Arc<Mutex<Vec<(Value, Vec<String>, Vec<u8>)>>>,
+    refuse: Mutex<u32>,
+}
+
+#[salvo::async_trait]
+impl Handler for Receiver {
+    async fn handle(
+        &self,
+        req: &mut Request,
+        _depot: &mut Depot,
+        res: &mut salvo::Response,
+        _ctrl: &mut salvo::FlowCtrl,
+    ) {
+        let headers = ["request-id", "user-id", "timestamp", "signature"].map(|name| {
+            req.header::<String>(format!("x-fal-webhook-{name}"))
+                .unwrap()
+        });
+        let body = req.payload().await.unwrap().to_vec();
+        let parsed = serde_json::from_slice(&body).unwrap();
+        self.seen
+            .lock()
+            .unwrap()
+            .push((parsed, headers.to_vec(), body));
+        let mut refuse = self.refuse.lock().unwrap();
+        let status = if *refuse > 0 { 503 } else { 200 };
+        *refuse = refuse.saturating_sub(1);
+        res.status_code(salvo::http::StatusCode::from_u16(status).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn webhooks_are_signed_retried_doubled_and_lie() {
+    let sim = start(Settings {
+        webhook_retry_ms: vec![10, 10],
+        ..Settings::default()
+    })
+    .await;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let receiver = Receiver {
+        seen: Arc::clone(&seen),
+        refuse: Mutex::new(1),
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hook = format!("http://{}/hook", listener.local_addr().unwrap());
+    let acceptor = TcpAcceptor::try_from(listener).unwrap();
+    let router = Router::with_path("{**path}").goal(receiver);
+    let server = tokio::spawn(Server::new(acceptor).try_serve(router));
+    let client = client();
+    let jwks: Value = get(&client, &format!("{}/.well-known/jwks.json", sim.base_url))
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let key = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(jwks["keys"][0]["x"].as_str().unwrap())
+        .unwrap();
+    let key = UnparsedPublicKey::new(&ED25519, key);
+
+    let cases = [
+        ("hook good", vec!["OK", "OK"]), // the first is answered 503
+        ("hook failed [sim:policy]", vec!["ERROR"]),
+        (
+            "hook doubled [sim:webhook=duplicate]",
+            vec!["OK", "OK", "OK"],
+        ),
+        (
+            "hook lies [sim:webhook=lie] [sim:fail]",
+            vec!["OK", "ERROR"],
+        ),
+        ("hook forged [sim:webhook=bad_signature]", vec!["OK"]),
+        ("hook late [sim:webhook=stale]", vec!["OK"]),
+    ];
+    for (prompt, said) in cases {
+        let query = format!("?fal_webhook={hook}");
+        let answer = submit_as(&client, &sim, &query, &json!({ "prompt": prompt }))
+            .await
+            .unwrap();
+        let id = text(&answer.json().await.unwrap(), "request_id");
+        let requests = sim
+            .wait_for(SOON, |requests| {
+                requests.last().unwrap().deliveries.len() == said.len()
+            })
+            .await
+            .unwrap();
+        let deliveries = &requests.last().unwrap().deliveries;
+        assert_eq!(
+            deliveries
+                .iter()
+                .map(|one| one.said.as_str())
+                .collect::<Vec<_>>(),
+            said,
+            "{prompt}"
+        );
+        let seen = std::mem::take(&mut *seen.lock().unwrap());
+        assert_eq!(seen.len(), said.len());
+        for (body, headers, raw) in seen {
+            assert_eq!((&body["request_id"], &headers[0]), (&json!(id), &id));
+            let digest = hex::encode(Sha256::digest(&raw));
+            let message = format!("{}\n{}\n{}\n{digest}", headers[0], headers[1], headers[2]);
+            let signature = hex::decode(&headers[3]).unwrap();
+            let valid = key.verify(message.as_bytes(), &signature).is_ok();
+            assert_eq!(valid, !prompt.contains("bad_signature"), "{prompt}");
+            match body["status"].as_str().unwrap() {
+                "OK" => assert_eq!(body["payload"]["images"].as_array().unwrap().len(), 1),
+                _ => assert!(body["payload"]["detail"].is_array()),
+            }
+        }
+    }
+    assert_eq!(sim.requests()[0].deliveries[0].answered, Some(503));
+    server.abort();
+}
+
+#[tokio::test]
+async fn control_over_http_does_what_the_handle_does() {
+    let sim = start(Settings::default()).await;
+    let client = client();
+    let faults = format!("{}/_sim/faults", sim.base_url);
+    let change = json!({
+        "rules": [{ "at": "submit", "action": "accept_then_502", "times": 1 }],
+        "settings": { "run_ms": 1, "queue_ms": 1 },
+    });
+    let answer = client.post(&faults).json(&change).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(
+        submit(&client, &sim, "over http").await.unwrap().status(),
+        502
+    );
+    accepted(&client, &sim, "over http").await;
+    let url = format!("{}/_sim/requests", sim.base_url);
+    let told: Value = client.get(&url).send().await.unwrap().json().await.unwrap();
+    assert_eq!(told["requests"].as_array().unwrap().len(), 2);
+    assert_eq!(told["bought_twice"][0]["by"], "prompt");
+    for wrong in [
+        json!({ "rules": [{ "at": "submit", "action": "explode" }] }),
+        json!({ "settings": { "run_seconds": 1 } }),
+        json!({ "rule": [] }),
+    ] {
+        let answer = client.post(&faults).json(&wrong).send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{wrong}");
+    }
+    assert_eq!(client.delete(&faults).send().await.unwrap().status(), 200);
+    assert!(sim.rules().is_empty());
+}
