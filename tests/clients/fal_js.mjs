@@ -5,8 +5,10 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 
 const { createFalClient, ApiError, ValidationError } = createRequire(`${process.env.CLIENTS_FOLDER}/package.json`)("@fal-ai/client");
-const { TEST_QUEUE_URL, TEST_RUN_URL, TEST_REST_URL, FAL_KEY } = process.env;
+const { TEST_QUEUE_URL, TEST_RUN_URL, TEST_REST_URL, TEST_CONTROL_URL, FAL_KEY } = process.env;
 const FLUX = "fal-ai/flux-pro/v1.1-ultra";
+// A job that waits, and then runs, until told otherwise.
+const HELD = "[sim:queue_ms:3600000] [sim:never]";
 
 const hosts = { "https://queue.fal.run": TEST_QUEUE_URL, "https://fal.run": TEST_RUN_URL, "https://rest.fal.ai": TEST_REST_URL };
 
@@ -39,14 +41,32 @@ async function done(endpoint, requestId) {
   return fal.queue.subscribeToStatus(endpoint, { requestId, pollInterval: 50 });
 }
 
+// Moves a job by hand, so that no check depends on the machine's speed.
+async function step(requestId, name) {
+  const answer = await fetch(`${TEST_CONTROL_URL}/jobs/${requestId}/${name}`, { method: "POST" });
+  assert.equal(answer.status, 200);
+}
+
+// Keeps every update, and moves the job on once the client has seen the state it is in.
+function observer() {
+  const updates = [];
+  const next = { IN_QUEUE: "start", IN_PROGRESS: "finish" };
+  const onQueueUpdate = (update) => {
+    const first = !updates.some((earlier) => earlier.status === update.status);
+    updates.push(update);
+    if (first && next[update.status]) step(update.request_id, next[update.status]);
+  };
+  return { updates, onQueueUpdate };
+}
+
 const checks = {
   async "subscribe gives the result and every state"() {
-    const updates = [];
+    const { updates, onQueueUpdate } = observer();
     const result = await fal.subscribe(FLUX, {
-      input: { prompt: "js subscribe [sim:queue_ms:250] [sim:run_ms:350]", num_images: 2 },
+      input: { prompt: `js subscribe ${HELD}`, num_images: 2 },
       logs: true,
       pollInterval: 50,
-      onQueueUpdate: (update) => updates.push(update),
+      onQueueUpdate,
     });
     const states = [...new Set(updates.map((update) => update.status))];
     assert.deepEqual(states, ["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]);
@@ -61,21 +81,21 @@ const checks = {
   },
 
   async "subscribe in streaming mode reads the event stream"() {
-    const updates = [];
+    const { updates, onQueueUpdate } = observer();
     const result = await fal.subscribe(FLUX, {
-      input: { prompt: "js streaming [sim:queue_ms:150] [sim:run_ms:150]" },
+      input: { prompt: `js streaming ${HELD}` },
       logs: true,
       mode: "streaming",
-      onQueueUpdate: (update) => updates.push(update.status),
+      onQueueUpdate,
     });
-    assert.deepEqual(updates, ["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]);
+    assert.deepEqual(updates.map((update) => update.status), ["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]);
     assert.equal(result.data.images.length, 1);
   },
 
   async "submit, status and result"() {
     const endpoint = "fal-ai/imagen4/preview/ultra";
     const submitted = await fal.queue.submit(endpoint, {
-      input: { prompt: "js submit [sim:queue_ms:300]", output_format: "webp" },
+      input: { prompt: `js submit ${HELD}`, output_format: "webp" },
       priority: "low",
       hint: "lane-1",
       startTimeout: 30,
@@ -88,6 +108,9 @@ const checks = {
     assert.equal(status.status, "IN_QUEUE");
     const early = await fails(fal.queue.result(endpoint, { requestId }), ApiError, 400);
     assert.equal(early.body.detail, "Request is still in progress");
+    await step(requestId, "start");
+    assert.equal((await fal.queue.status(endpoint, { requestId })).status, "IN_PROGRESS");
+    await step(requestId, "finish");
     const completed = await done(endpoint, requestId);
     assert.equal(completed.logs, null);
     assert.ok(completed.metrics.inference_time > 0);

@@ -12,6 +12,8 @@ import fal_client
 import fal_client.client
 
 FLUX = "fal-ai/flux-pro/v1.1-ultra"
+# A job that waits, and then runs, until told otherwise.
+HELD = "[sim:queue_ms:3600000] [sim:never]"
 
 
 def expect_error(call, status, **more):
@@ -26,14 +28,28 @@ def expect_error(call, status, **more):
     raise AssertionError(f"no error, expected {status}")
 
 
+def step(request_id, name):
+    """Moves a job by hand, so that no check depends on the machine's speed."""
+    url = f"{os.environ['TEST_CONTROL_URL']}/jobs/{request_id}/{name}"
+    with urllib.request.urlopen(urllib.request.Request(url, method="POST")) as response:
+        assert response.status == 200
+
+
 def subscribe_gives_the_result_and_every_state():
     seen, ids = [], []
+
+    def observe(status):
+        # Each state lasts until the client has seen it.
+        if type(status) not in map(type, seen) and not isinstance(status, fal_client.Completed):
+            step(ids[0], "start" if isinstance(status, fal_client.Queued) else "finish")
+        seen.append(status)
+
     result = fal_client.subscribe(
         FLUX,
-        arguments={"prompt": "py subscribe [sim:queue_ms:250] [sim:run_ms:350]", "aspect_ratio": "9:16", "num_images": 2},
+        arguments={"prompt": "py subscribe " + HELD, "aspect_ratio": "9:16", "num_images": 2},
         with_logs=True,
         on_enqueue=ids.append,
-        on_queue_update=seen.append,
+        on_queue_update=observe,
     )
     assert len(ids) == 1
     kinds = [type(status).__name__ for status in seen]
@@ -51,9 +67,12 @@ def subscribe_gives_the_result_and_every_state():
 
 
 def submit_status_result_with_and_without_logs():
-    handle = fal_client.submit("fal-ai/veo3", arguments={"prompt": "py submit [sim:queue_ms:300]", "duration": "4s"},
+    handle = fal_client.submit("fal-ai/veo3", arguments={"prompt": "py submit " + HELD, "duration": "4s"},
                                hint="lane-1", priority="low", start_timeout=30)
     assert isinstance(handle.status(), fal_client.Queued)
+    step(handle.request_id, "start")
+    assert isinstance(handle.status(), fal_client.InProgress)
+    step(handle.request_id, "finish")
     without = list(handle.iter_events(with_logs=False))[-1]
     assert isinstance(without, fal_client.Completed) and without.logs is None
     assert isinstance(handle.status(with_logs=True).logs, list)
@@ -68,8 +87,8 @@ def submit_status_result_with_and_without_logs():
 
 
 def several_jobs_queue_up():
-    first = fal_client.submit(FLUX, arguments={"prompt": "py first [sim:queue_ms:600]"})
-    second = fal_client.submit(FLUX, arguments={"prompt": "py second [sim:queue_ms:600]"})
+    first = fal_client.submit(FLUX, arguments={"prompt": "py first [sim:queue_ms:60000]"})
+    second = fal_client.submit(FLUX, arguments={"prompt": "py second [sim:queue_ms:60000]"})
     assert second.status().position == first.status().position + 1
     second.cancel()
     first.cancel()
@@ -132,7 +151,7 @@ def busy_server_is_asked_again_by_the_client():
 
 def client_timeout_cancels():
     try:
-        fal_client.subscribe(FLUX, arguments={"prompt": "py impatient [sim:never]"}, client_timeout=1.2)
+        fal_client.subscribe(FLUX, arguments={"prompt": "py impatient [sim:never]"}, client_timeout=3)
     except fal_client.client.FalClientTimeoutError as error:
         status = fal_client.status(FLUX, error.request_id)
         assert status.error_type == "client_cancelled", status
@@ -178,7 +197,7 @@ def asynchronous_client_too():
 
 if __name__ == "__main__":
     checks = [value for name, value in list(globals().items())
-              if callable(value) and getattr(value, "__module__", None) == "__main__" and name != "expect_error"]
+              if callable(value) and getattr(value, "__module__", None) == "__main__" and name not in ("expect_error", "step")]
     for check in checks:
         check()
         print("ok", check.__name__)

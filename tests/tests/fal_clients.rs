@@ -45,6 +45,7 @@ async fn python_client_accepts_the_simulator() {
             ("FAL_RUN_HOST", &format!("{host}/run")),
             ("SSL_CERT_FILE", front.ca_file().to_str().unwrap()),
             ("TEST_REST_URL", &front.url()),
+            ("TEST_CONTROL_URL", &format!("{}/_sim", sim.base_url)),
         ],
     )
     .await
@@ -89,6 +90,7 @@ async fn javascript_client_accepts_the_simulator() {
             ("TEST_QUEUE_URL", &sim.base_url),
             ("TEST_RUN_URL", &sim.run_url()),
             ("TEST_REST_URL", &sim.base_url),
+            ("TEST_CONTROL_URL", &format!("{}/_sim", sim.base_url)),
         ],
     )
     .await

@@ -179,8 +179,8 @@ async fn a_cut_answer_hides_a_purchase_and_buying_again_is_noticed() {
         assert_eq!(answer.unwrap().status(), 200);
     }
     let twice = sim.bought_twice();
-    assert_eq!(twice.len(), 2);
-    assert_eq!(twice[1].by, "webhook_url");
+    let by: Vec<_> = twice.iter().map(|one| one.by).collect();
+    assert_eq!(by, ["prompt", "webhook_url"]);
 }
 
 #[tokio::test]
@@ -260,6 +260,67 @@ async fn refused_connections_come_back_on_the_same_port() {
     sim.accept_connections().await;
     accepted(&client, &sim, "after").await;
     assert_eq!(sim.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_dropped_simulator_is_gone() {
+    let sim = start(Settings::default()).await;
+    let client = client();
+    accepted(&client, &sim, "before").await;
+    let url = format!("{}/_sim/requests", sim.base_url);
+    drop(sim);
+    let gone = async {
+        while client.get(&url).send().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, gone).await.unwrap();
+}
+
+#[tokio::test]
+async fn queue_length_and_start_deadline_are_kept() {
+    let sim = start(Settings {
+        manual: true,
+        ..Settings::default()
+    })
+    .await;
+    let client = client();
+    let first = accepted(&client, &sim, "first").await;
+    let second = accepted(&client, &sim, "second").await;
+    assert_eq!(
+        (&first["queue_position"], &second["queue_position"]),
+        (&json!(0), &json!(1))
+    );
+    let query = "?fal_max_queue_length=1";
+    let full = submit_as(&client, &sim, query, &json!({ "prompt": "third" }))
+        .await
+        .unwrap();
+    assert_eq!(full.status(), 429);
+    sim.start_job(&text(&first, "request_id")).unwrap();
+    let status: Value = get(&client, &text(&second, "status_url"))
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(status["queue_position"], 0);
+    let late = client
+        .post(format!("{}/{FLUX}", sim.base_url))
+        .header("authorization", "Key id:secret")
+        .header("x-fal-request-timeout", "0.2")
+        .json(&json!({ "prompt": "late" }))
+        .send()
+        .await
+        .unwrap();
+    let late: Value = late.json().await.unwrap();
+    let requests = sim
+        .wait_for(SOON, |requests| requests[2].phase == Phase::Completed)
+        .await
+        .unwrap();
+    assert_eq!(requests[2].error_type.as_deref(), Some("request_timeout"));
+    let result = get(&client, &text(&late, "response_url")).await.unwrap();
+    assert_eq!(result.status(), 504);
+    assert_eq!(result.headers()["x-fal-request-timeout-type"], "user");
 }
 
 #[tokio::test]
@@ -432,9 +493,12 @@ async fn a_cancel_can_come_too_late() {
     assert_eq!(sim.request(&id).unwrap().counts.cancel, 2);
 }
 
+/// What arrived: parsed body, the four webhook headers, raw body.
+type Arrived = (Value, Vec<String>, Vec<u8>);
+
 /// Collects deliveries and refuses the first so many.
 struct Receiver {
-    seen: Arc<Mutex<Vec<(Value, Vec<String>, Vec<u8>)>>>,
+    seen: Arc<Mutex<Vec<Arrived>>>,
     refuse: Mutex<u32>,
 }
 
@@ -574,6 +638,26 @@ async fn control_over_http_does_what_the_handle_does() {
     ] {
         let answer = client.post(&faults).json(&wrong).send().await.unwrap();
         assert_eq!(answer.status(), 400, "{wrong}");
+    }
+    let refuse = json!({ "refuse_for_ms": 100 });
+    assert_eq!(
+        client
+            .post(&faults)
+            .json(&refuse)
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+    let mut refused = false;
+    // First it still answers, then it refuses, then it answers again.
+    loop {
+        match client.get(&faults).send().await {
+            Err(error) => refused |= error.is_connect(),
+            Ok(_) if refused => break,
+            Ok(_) => {}
+        }
     }
     assert_eq!(client.delete(&faults).send().await.unwrap().status(), 200);
     assert!(sim.rules().is_empty());

@@ -246,7 +246,6 @@ fn accept(
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
 
     let mut state = inner.lock();
-    state.settle(now);
     if state.settings.balance_locked {
         return Err(Reply::detail(
             403,
@@ -260,7 +259,8 @@ fn accept(
         return Err(Reply::detail(400, "fal_webhook is not a URL"));
     }
     if let Some(limit) = max_queue_length
-        && waiting_before(&state, state.jobs.len(), now) > limit
+        && let count = state.jobs.len()
+        && state.waiting_before(count, now) > limit
     {
         return Err(Reply::detail(429, "Queue is longer than requested"));
     }
@@ -296,6 +296,7 @@ fn accept(
         }
     }
     let held = manual && via == Via::Queue;
+    let run_for = (!held && !never).then(|| Duration::from_millis(run_ms));
     let start = match via {
         Via::Queue => now + Duration::from_millis(queue_ms),
         Via::Run => now,
@@ -310,7 +311,8 @@ fn accept(
         accepted: now,
         accepted_at_ms: unix_ms(),
         start_at: (!held).then_some(start),
-        end_at: (!held && !never).then(|| start + Duration::from_millis(run_ms)),
+        end_at: run_for.map(|run_for| start + run_for),
+        run_for,
         start_deadline: start_timeout.map(|timeout| now + timeout),
         outcome,
         rules,
@@ -322,7 +324,7 @@ fn accept(
     // Even a queue time of zero answers IN_QUEUE: the submit's answer is given before the job moves.
     let mut body = outputs::status(&state.jobs[index], now, 0, false, true);
     body["status"] = Phase::InQueue.name().into();
-    body["queue_position"] = waiting_before(&state, index, now).into();
+    body["queue_position"] = state.waiting_before(index, now).into();
     body["logs"] = Value::Null;
     body["metrics"] = json!({});
     drop(state);
@@ -333,14 +335,6 @@ fn accept(
 fn input_prompt(input: &Map<String, Value>) -> String {
     let prompt = input.get("prompt").and_then(Value::as_str);
     prompt.unwrap_or_default().to_owned()
-}
-
-/// How many of the jobs accepted before this one still wait.
-fn waiting_before(state: &State, index: usize, now: Instant) -> usize {
-    state.jobs[..index]
-        .iter()
-        .filter(|job| job.phase(now) == Phase::InQueue)
-        .count()
 }
 
 /// Waits for the end of a job and gives its result.
@@ -443,7 +437,7 @@ async fn on_request(
 }
 
 fn status(state: &mut State, index: usize, now: Instant, with_logs: bool) -> Value {
-    let position = waiting_before(state, index, now);
+    let position = state.waiting_before(index, now);
     let hide_errors = state.settings.hide_errors;
     outputs::status(&state.jobs[index], now, position, with_logs, hide_errors)
 }

@@ -132,8 +132,7 @@ impl Failure {
         }
     }
 
-    /// FAL never charges for its own failures (5xx) nor for a cancelled request; this simulator does not charge
-    /// for refused content either, so every failure is free.
+    /// The response headers that go with it.
     #[must_use]
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         if self.infrastructure {

@@ -1,5 +1,6 @@
 //! The test's side of the simulator: faults, manual steps, the ledger of what was bought.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use super::errors::Failure;
 use super::faults::{Action, Point, Rule};
-use super::job::{Outcome, Phase, RequestRecord, failed};
+use super::job::{Job, Outcome, Phase, RequestRecord, failed};
 use super::state::{Inner, Refusal, Settings};
 
 /// A cheap handle on a running simulator; clones share it.
@@ -23,7 +24,7 @@ pub struct DoublePurchase {
     pub by: &'static str,
     /// Its value.
     pub correlation: String,
-    /// FAL's request ids, in order of acceptance.
+    /// FAL's ids of all requests with it, in order of acceptance.
     pub request_ids: Vec<String>,
 }
 
@@ -117,57 +118,47 @@ impl SimHandle {
     /// test its own). Buying again after the earlier one had ended without a charge is not a double purchase.
     #[must_use]
     pub fn bought_twice(&self) -> Vec<DoublePurchase> {
+        let now = Instant::now();
         let mut state = self.0.lock();
-        state.settle(Instant::now());
-        let mut found: Vec<DoublePurchase> = Vec::new();
-        for (later_at, later) in state.jobs.iter().enumerate() {
-            for earlier in &state.jobs[..later_at] {
-                let same_webhook =
-                    later.webhook_url.is_some() && later.webhook_url == earlier.webhook_url;
-                let same_prompt = !later.prompt().is_empty() && later.prompt() == earlier.prompt();
-                let (by, correlation) = match (&later.webhook_url, same_prompt) {
-                    (Some(url), _) if same_webhook => ("webhook_url", url.as_str()),
-                    (_, true) => ("prompt", later.prompt()),
-                    _ => continue,
-                };
-                if earlier.was_free_by(later.accepted) {
-                    continue;
-                }
-                let known = found
-                    .iter_mut()
-                    .find(|one| one.by == by && one.correlation == correlation);
-                match known {
-                    Some(known) => {
-                        for id in [&earlier.request_id, &later.request_id] {
-                            if !known.request_ids.contains(id) {
-                                known.request_ids.push(id.clone());
-                            }
-                        }
-                    }
-                    None => found.push(DoublePurchase {
-                        by,
-                        correlation: correlation.to_owned(),
-                        request_ids: vec![earlier.request_id.clone(), later.request_id.clone()],
-                    }),
-                }
+        state.settle(now);
+        let mut groups: BTreeMap<(&'static str, &str), Vec<&Job>> = BTreeMap::new();
+        for job in &state.jobs {
+            if let Some(url) = &job.webhook_url {
+                groups.entry(("webhook_url", url)).or_default().push(job);
+            }
+            if !job.prompt().is_empty() {
+                groups
+                    .entry(("prompt", job.prompt()))
+                    .or_default()
+                    .push(job);
             }
         }
-        found
+        groups.retain(|_, jobs| {
+            jobs.iter().enumerate().any(|(at, later)| {
+                let mut earlier = jobs[..at].iter();
+                earlier.any(|earlier| !earlier.was_free_by(later.accepted))
+            })
+        });
+        let double = |((by, correlation), jobs): ((_, &str), Vec<&Job>)| DoublePurchase {
+            by,
+            correlation: correlation.to_owned(),
+            request_ids: jobs.iter().map(|job| job.request_id.clone()).collect(),
+        };
+        groups.into_iter().map(double).collect()
     }
 
-    /// Moves a waiting job to `IN_PROGRESS`. With `manual` settings it stays there until finished by hand.
+    /// Moves a waiting job to `IN_PROGRESS`. A job that never ends, or that `manual` settings hold, stays there until
+    /// finished by hand.
     ///
     /// # Errors
     /// If there is no such job or it does not wait.
     pub fn start_job(&self, request_id: &str) -> Result<()> {
         self.step(request_id, |state, index, now| {
-            let Settings { run_ms, manual, .. } = state.settings;
             let job = &mut state.jobs[index];
             if job.phase(now) != Phase::InQueue {
                 bail!("it is {}", job.phase(now).name());
             }
-            job.start_at = Some(now);
-            job.end_at = (!manual).then(|| now + Duration::from_millis(run_ms));
+            job.start(now);
             Ok(())
         })
     }

@@ -135,6 +135,8 @@ pub(super) struct Job {
     pub(super) start_at: Option<Instant>,
     /// `None`: runs until told.
     pub(super) end_at: Option<Instant>,
+    /// How long it runs; `None`: until told.
+    pub(super) run_for: Option<Duration>,
     /// The client's `X-Fal-Request-Timeout`: the job must start before.
     pub(super) start_deadline: Option<Instant>,
     pub(super) outcome: Outcome,
@@ -147,17 +149,21 @@ pub(super) struct Job {
 impl Job {
     /// Applies a start deadline that has passed. Everything else reads the clock.
     pub(super) fn settle(&mut self, now: Instant) {
-        let Some(deadline) = self.start_deadline else {
-            return;
-        };
-        if deadline <= now && self.start_at.is_none_or(|start| start > deadline) {
-            self.end(deadline, timeout());
+        if let Some(deadline) = self.missed_deadline(now) {
+            self.end(deadline, failed("request_timeout"));
             self.start_deadline = None;
         }
     }
 
+    /// The start deadline, if it has passed with the job still waiting.
+    fn missed_deadline(&self, now: Instant) -> Option<Instant> {
+        self.start_deadline.filter(|deadline| {
+            *deadline <= now && self.start_at.is_none_or(|start| start > *deadline)
+        })
+    }
+
     pub(super) fn phase(&self, now: Instant) -> Phase {
-        if self.end_at.is_some_and(|end| end <= now) {
+        if self.end_at.is_some_and(|end| end <= now) || self.missed_deadline(now).is_some() {
             Phase::Completed
         } else if self.start_at.is_some_and(|start| start <= now) {
             Phase::InProgress
@@ -178,6 +184,12 @@ impl Job {
     /// The outcome, once there is one.
     pub(super) fn ended(&self, now: Instant) -> Option<&Outcome> {
         (self.phase(now) == Phase::Completed).then_some(&self.outcome)
+    }
+
+    /// Starts a waiting job at this moment.
+    pub(super) fn start(&mut self, at: Instant) {
+        self.start_at = Some(at);
+        self.end_at = self.run_for.map(|run_for| at + run_for);
     }
 
     /// Ends the job at this moment.
@@ -242,10 +254,6 @@ impl Job {
             deliveries: self.deliveries.clone(),
         }
     }
-}
-
-fn timeout() -> Outcome {
-    failed("request_timeout")
 }
 
 /// The outcome for one of FAL's documented error types.

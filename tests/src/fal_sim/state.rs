@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::faults::{Action, Point, Rule, strike};
-use super::job::Job;
+use super::job::{Job, Phase};
 use super::webhook::Signer;
 
 /// How the simulated platform behaves for every request. Changeable while it runs.
@@ -89,6 +89,8 @@ pub(super) struct State {
     /// In order of acceptance.
     pub(super) jobs: Vec<Job>,
     index: HashMap<String, usize>,
+    /// No job before this one waits any more; a job that left the queue never returns.
+    first_waiting: usize,
     pub(super) refusals: Vec<Refusal>,
     pub(super) uploads: HashMap<String, Upload>,
     /// Tokens given out for `files/upload`.
@@ -103,6 +105,23 @@ impl State {
 
     pub(super) fn find(&self, request_id: &str) -> Option<usize> {
         self.index.get(request_id).copied()
+    }
+
+    /// How many of the jobs accepted before this one still wait.
+    pub(super) fn waiting_before(&mut self, index: usize, now: Instant) -> usize {
+        let waits = |job: &Job| job.phase(now) == Phase::InQueue;
+        while self
+            .jobs
+            .get(self.first_waiting)
+            .is_some_and(|job| !waits(job))
+        {
+            self.first_waiting += 1;
+        }
+        let first = self.first_waiting.min(index);
+        self.jobs[first..index]
+            .iter()
+            .filter(|job| waits(job))
+            .count()
     }
 
     /// The fault that strikes an operation on an existing job, if any: its prompt's first, then the global ones.
