@@ -63,9 +63,11 @@ mod media_api;
 mod models;
 mod outputs;
 mod reply;
+mod schema;
 mod server;
 mod state;
 mod storage;
+mod submit;
 mod webhook;
 
 use std::net::SocketAddr;

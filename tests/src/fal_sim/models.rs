@@ -4,9 +4,10 @@
 //! (real FAL ignores those; refusing them shows a gateway that forwards what it should not. `Settings` can turn it
 //! off). Limits, enumerations and defaults are those of FAL's published schemas.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::errors::{Failure, detail_item};
+use super::errors::Failure;
+use super::schema::{self, Field, Kind, nullable, optional, required};
 
 /// What a model makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,37 +23,6 @@ pub enum Output {
     },
 }
 
-/// The rule of one input field.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
-    Text {
-        min: usize,
-        max: usize,
-    },
-    OneOf(&'static [&'static str]),
-    /// A file reference: `http(s)://` or a `data:` URI.
-    FileUrl,
-    Int {
-        min: u64,
-        max: u64,
-    },
-    /// Any integer; FAL's seeds exceed `i64`.
-    Seed,
-    Number {
-        min: f64,
-        max: f64,
-    },
-    Bool,
-}
-
-#[derive(Debug)]
-pub(super) struct Field {
-    name: &'static str,
-    kind: Kind,
-    required: bool,
-    nullable: bool,
-}
-
 /// One endpoint.
 #[derive(Debug)]
 pub struct Model {
@@ -61,31 +31,6 @@ pub struct Model {
     /// Shape of the result.
     pub output: Output,
     fields: &'static [Field],
-}
-
-const fn required(name: &'static str, kind: Kind) -> Field {
-    Field {
-        name,
-        kind,
-        required: true,
-        nullable: false,
-    }
-}
-const fn optional(name: &'static str, kind: Kind) -> Field {
-    Field {
-        name,
-        kind,
-        required: false,
-        nullable: false,
-    }
-}
-const fn nullable(name: &'static str, kind: Kind) -> Field {
-    Field {
-        name,
-        kind,
-        required: false,
-        nullable: true,
-    }
 }
 
 const FREE_TEXT: Kind = Kind::Text {
@@ -249,49 +194,7 @@ impl Model {
         input: &Map<String, Value>,
         reject_unknown_fields: bool,
     ) -> Result<(), Failure> {
-        let mut faults = Vec::new();
-        for field in self.fields {
-            match input.get(field.name) {
-                None if field.required => faults.push(detail_item(
-                    &["body", field.name],
-                    "missing",
-                    "Field required",
-                    json!({}),
-                    json!(input),
-                )),
-                None => {}
-                Some(Value::Null) if field.nullable => {}
-                Some(value) => {
-                    if let Some((error_type, msg, ctx)) = field.kind.fault(value) {
-                        faults.push(detail_item(
-                            &["body", field.name],
-                            error_type,
-                            &msg,
-                            ctx,
-                            value.clone(),
-                        ));
-                    }
-                }
-            }
-        }
-        if reject_unknown_fields {
-            for (name, value) in input {
-                if !self.fields.iter().any(|field| field.name == name) {
-                    faults.push(detail_item(
-                        &["body", name],
-                        "extra_forbidden",
-                        "Extra inputs are not permitted",
-                        json!({}),
-                        value.clone(),
-                    ));
-                }
-            }
-        }
-        if faults.is_empty() {
-            Ok(())
-        } else {
-            Err(Failure::validation(faults))
-        }
+        schema::validate(self.fields, input, reject_unknown_fields)
     }
 
     /// Images asked for; one video counts as one.
@@ -334,122 +237,11 @@ impl Model {
     }
 }
 
-impl Kind {
-    /// FAL's error type, message and context if the value breaks the rule.
-    fn fault(self, value: &Value) -> Option<(&'static str, String, Value)> {
-        let wrong = |error_type, expected: &str| {
-            Some((
-                error_type,
-                format!("Input should be a valid {expected}"),
-                json!({}),
-            ))
-        };
-        match self {
-            Self::Text { min, max } => {
-                let Some(text) = value.as_str() else {
-                    return wrong("string_type", "string");
-                };
-                let length = text.chars().count();
-                if length < min {
-                    return Some((
-                        "sequence_too_short",
-                        format!("String should have at least {min} characters"),
-                        json!({ "min_length": min }),
-                    ));
-                }
-                (length > max).then(|| {
-                    (
-                        "sequence_too_long",
-                        format!("String should have at most {max} characters"),
-                        json!({ "max_length": max }),
-                    )
-                })
-            }
-            Self::OneOf(allowed) => {
-                let Some(text) = value.as_str() else {
-                    return wrong("string_type", "string");
-                };
-                (!allowed.contains(&text)).then(|| {
-                    (
-                        "one_of",
-                        format!("Input should be one of {}", allowed.join(", ")),
-                        json!({ "expected": allowed }),
-                    )
-                })
-            }
-            Self::FileUrl => {
-                let Some(text) = value.as_str() else {
-                    return wrong("string_type", "string");
-                };
-                let known = ["http://", "https://", "data:"]
-                    .iter()
-                    .any(|scheme| text.starts_with(scheme));
-                (!known).then(|| {
-                    (
-                        "file_download_error",
-                        "Failed to download the file. Check that the URL is accessible.".to_owned(),
-                        json!({}),
-                    )
-                })
-            }
-            Self::Int { min, max } => {
-                if !(value.is_u64() || value.is_i64()) {
-                    return wrong("int_type", "integer");
-                }
-                match value.as_u64() {
-                    Some(number) if number > max => Some((
-                        "less_than_equal",
-                        format!("Input should be less than or equal to {max}"),
-                        json!({ "le": max }),
-                    )),
-                    Some(number) if number >= min => None,
-                    _ => Some((
-                        "greater_than_equal",
-                        format!("Input should be greater than or equal to {min}"),
-                        json!({ "ge": min }),
-                    )),
-                }
-            }
-            Self::Seed => {
-                if value.is_u64() || value.is_i64() {
-                    None
-                } else {
-                    wrong("int_type", "integer")
-                }
-            }
-            Self::Number { min, max } => {
-                let Some(number) = value.as_f64() else {
-                    return wrong("float_type", "number");
-                };
-                if number < min {
-                    return Some((
-                        "greater_than_equal",
-                        format!("Input should be greater than or equal to {min}"),
-                        json!({ "ge": min }),
-                    ));
-                }
-                (number > max).then(|| {
-                    (
-                        "less_than_equal",
-                        format!("Input should be less than or equal to {max}"),
-                        json!({ "le": max }),
-                    )
-                })
-            }
-            Self::Bool => {
-                if value.is_boolean() {
-                    None
-                } else {
-                    wrong("bool_type", "boolean")
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn types(endpoint: &str, input: Value) -> Vec<String> {
