@@ -46,6 +46,11 @@ impl ProviderShelf {
         self.current.load().get(name).cloned()
     }
 
+    /// All of them.
+    pub fn all(&self) -> HashMap<String, Arc<LoadedProvider>> {
+        self.current.load().as_ref().clone()
+    }
+
     /// Replaces all.
     pub fn set(&self, providers: HashMap<String, Arc<LoadedProvider>>) {
         self.current.store(Arc::new(providers));
