@@ -2,6 +2,7 @@
 //!
 //! Everything behind here is a pure [`velro_plugin::Provider`]; the HTTP is performed by [`crate::upstream`].
 
+pub mod fal;
 pub mod sandbox;
 
 use std::collections::HashMap;
