@@ -1,1 +1,0 @@
-//! Copies of delivered files in storage that we control.
