@@ -48,7 +48,11 @@ impl DownloadError {
 impl Upstream {
     /// Writes what is behind `url` to `file`, at most `limit` bytes. No secret is ever sent.
     pub async fn download(&self, url: &str, limit: u64, file: &mut File) -> Result<Downloaded, DownloadError> {
-        let bytes = match url.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase()).as_deref() {
+        let bytes = match url
+            .split_once(':')
+            .map(|(scheme, _)| scheme.to_ascii_lowercase())
+            .as_deref()
+        {
             Some("http" | "https") => {
                 let whole = self.download_http(url, limit, file);
                 tokio::time::timeout(TOTAL_TIMEOUT, whole)
@@ -71,7 +75,8 @@ impl Upstream {
     }
 
     async fn download_http(&self, url: &str, limit: u64, file: &mut File) -> Result<u64, DownloadError> {
-        let mut url = Url::parse(url).map_err(|e| DownloadError::permanent(format!("the output's URL is not valid: {e}")))?;
+        let mut url =
+            Url::parse(url).map_err(|e| DownloadError::permanent(format!("the output's URL is not valid: {e}")))?;
         for _ in 0..=MAX_REDIRECTS {
             self.check(&url)?;
             let request = self.read.get(url.clone()).header("accept", "*/*").send();
@@ -153,13 +158,19 @@ fn data_url(url: &str, limit: u64) -> Result<Vec<u8>, DownloadError> {
     if url.len() as u64 > limit.saturating_mul(3).saturating_add(1_024) {
         return Err(too_large(limit));
     }
-    let (kind, payload) = url.split_once(':').and_then(|(_, rest)| rest.split_once(',')).ok_or_else(bad)?;
+    let (kind, payload) = url
+        .split_once(':')
+        .and_then(|(_, rest)| rest.split_once(','))
+        .ok_or_else(bad)?;
     let bytes: Vec<u8> = percent_decode_str(payload).collect();
     if !kind.trim_end().to_ascii_lowercase().ends_with(";base64") {
         return Ok(bytes);
     }
     let bytes: Vec<u8> = bytes.into_iter().filter(|b| !b.is_ascii_whitespace()).collect();
-    STANDARD.decode(&bytes).or_else(|_| STANDARD_NO_PAD.decode(&bytes)).map_err(|_| bad())
+    STANDARD
+        .decode(&bytes)
+        .or_else(|_| STANDARD_NO_PAD.decode(&bytes))
+        .map_err(|_| bad())
 }
 
 fn too_large(limit: u64) -> DownloadError {

@@ -54,7 +54,10 @@ pub struct Answer {
 impl Answer {
     /// The headers as a provider wants them; give them to [`Answer::response`].
     pub fn header_refs(&self) -> Vec<Header<'_>> {
-        self.headers.iter().map(|(name, value)| Header { name, value }).collect()
+        self.headers
+            .iter()
+            .map(|(name, value)| Header { name, value })
+            .collect()
     }
 
     /// The answer as a provider wants it.
@@ -133,12 +136,20 @@ impl Upstream {
 
     /// Performs a provider's request, once. An HTTP error status is an answer.
     pub async fn perform(&self, provider: &LoadedProvider, request: &HttpRequest) -> Result<Answer, Transport> {
-        let span = info_span!("upstream", provider = %provider.name, method = ?request.method, effect = ?request.effect);
+        let span =
+            info_span!("upstream", provider = %provider.name, method = ?request.method, effect = ?request.effect);
         let began = Instant::now();
         let result = self.exchange(provider, request).instrument(span.clone()).await;
         let elapsed = began.elapsed();
         let class = class_of(&result);
-        span.in_scope(|| debug!(target = policy::loggable(&request.url), class, ?elapsed, "request ended"));
+        span.in_scope(|| {
+            debug!(
+                target = policy::loggable(&request.url),
+                class,
+                ?elapsed,
+                "request ended"
+            )
+        });
         if let Some(observer) = &self.observer {
             observer.request(Seen {
                 provider: &provider.name,
@@ -151,12 +162,20 @@ impl Upstream {
     }
 
     async fn exchange(&self, provider: &LoadedProvider, request: &HttpRequest) -> Result<Answer, Transport> {
-        let client = if request.effect.is_submit() { &self.submit } else { &self.read };
+        let client = if request.effect.is_submit() {
+            &self.submit
+        } else {
+            &self.read
+        };
         let filled = policy::fill(provider, request, self.allow_private).map_err(|refusal| {
             warn!(%refusal, target = policy::loggable(&request.url), "request refused before it was sent");
             Transport::HostDenied
         })?;
-        let timeout_ms = if request.timeout_ms > 0 { request.timeout_ms } else { provider.timeout_ms };
+        let timeout_ms = if request.timeout_ms > 0 {
+            request.timeout_ms
+        } else {
+            provider.timeout_ms
+        };
         let answer = client
             .execute(filled.into_request(Duration::from_millis(u64::from(timeout_ms.max(1)))))
             .await

@@ -73,7 +73,7 @@ pub(super) fn fill(provider: &LoadedProvider, request: &HttpRequest, allow_priva
         if is_ours(header.as_str()) {
             return Err(refused());
         }
-        let value = substitute(provider, value, Cow::Borrowed)?;
+        let value = substitute(provider, value, |secret| Cow::Borrowed(secret))?;
         let mut filled = HeaderValue::try_from(value.as_ref()).map_err(|_| refused())?;
         filled.set_sensitive(true);
         headers.append(header, filled);

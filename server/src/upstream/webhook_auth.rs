@@ -106,7 +106,10 @@ impl WebhookVerifier {
 
     fn known(&self, jwks: &str, now: Micros) -> Option<Arc<KeySet>> {
         let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
-        cache.get(jwks).filter(|set| set.fetched_at.plus(KEYS_TTL) > now).cloned()
+        cache
+            .get(jwks)
+            .filter(|set| set.fetched_at.plus(KEYS_TTL) > now)
+            .cloned()
     }
 
     /// Fetches the document, unless somebody just did. `None` when there is nothing newer than `known`.
@@ -138,7 +141,11 @@ impl WebhookVerifier {
     async fn fetch(&self, provider: &LoadedProvider, jwks: &str) -> Option<Vec<[u8; 32]>> {
         let request = HttpRequest::get(jwks).timeout_ms(10_000);
         let answer = self.upstream.perform(provider, &request).await.ok()?;
-        let keys = if answer.status == 200 { read_jwks(&answer.body) } else { Vec::new() };
+        let keys = if answer.status == 200 {
+            read_jwks(&answer.body)
+        } else {
+            Vec::new()
+        };
         if keys.is_empty() {
             warn!(provider = %provider.name, status = answer.status, "the key document holds no usable key");
             return None;
@@ -217,11 +224,15 @@ fn standard(secret: &str, headers: &HeaderMap, body: &[u8], now: Micros) -> Resu
     let mut signed = format!("{id}.{timestamp}.").into_bytes();
     signed.extend_from_slice(body);
     // Several signatures while the sender changes its secret; unknown versions are passed over.
-    let good = signatures.split(' ').filter_map(|s| s.strip_prefix("v1,")).take(16).any(|s| {
-        STANDARD
-            .decode(s)
-            .is_ok_and(|tag| hmac::verify(&key, &signed, &tag).is_ok())
-    });
+    let good = signatures
+        .split(' ')
+        .filter_map(|s| s.strip_prefix("v1,"))
+        .take(16)
+        .any(|s| {
+            STANDARD
+                .decode(s)
+                .is_ok_and(|tag| hmac::verify(&key, &signed, &tag).is_ok())
+        });
     if good { Ok(()) } else { Err(HookRefused::Signature) }
 }
 

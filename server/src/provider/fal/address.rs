@@ -92,7 +92,11 @@ fn host_of(url: &Url) -> Option<String> {
 }
 
 fn path<'a>(segments: impl Iterator<Item = &'a str>) -> String {
-    segments.filter(|s| !s.is_empty()).map(escape).collect::<Vec<_>>().join("/")
+    segments
+        .filter(|s| !s.is_empty())
+        .map(escape)
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 /// `[namespace/]owner/alias` of an endpoint id: status, result and cancel leave the rest of it out.

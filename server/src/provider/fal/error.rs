@@ -29,7 +29,12 @@ const CLASSES: &[Class] = &[
         message: "The model produced nothing for this input. Describe in more detail what you want to see and try again.",
     },
     Class {
-        codes: &["downstream_service_error", "internal_server_error", "internal_error", "runner_server_error"],
+        codes: &[
+            "downstream_service_error",
+            "internal_server_error",
+            "internal_error",
+            "runner_server_error",
+        ],
         kind: ErrorKind::Upstream,
         retry: Retry::SameProvider,
         message: "The model failed at the provider. Try again; if it keeps failing, choose another model.",
@@ -75,7 +80,11 @@ pub(super) fn classify(answer: &Response<'_>) -> Failure {
     let first = &detail[0];
     let code = code_of(&first["type"])
         .or_else(|| code_of(&body["error_type"]))
-        .or_else(|| answer.header("x-fal-error-type").filter(|h| h.len() <= 64 && code_text(h)));
+        .or_else(|| {
+            answer
+                .header("x-fal-error-type")
+                .filter(|h| h.len() <= 64 && code_text(h))
+        });
 
     let mut failure = answer.failure(by_status(answer.status));
     if let Some(code) = code {
@@ -118,7 +127,10 @@ pub(super) fn of_verdict(code: &str) -> Failure {
 }
 
 fn code_text(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 fn by_status(status: u16) -> &'static str {
@@ -129,7 +141,9 @@ fn by_status(status: u16) -> &'static str {
         }
         404 | 410 => "The provider does not offer this model any more. Choose another model.",
         408 | 504 => "The provider did not finish in time. Try again, or choose a faster model.",
-        413 => "The provider refused the input because it is too large. Use a smaller reference image or a shorter prompt.",
+        413 => {
+            "The provider refused the input because it is too large. Use a smaller reference image or a shorter prompt."
+        }
         429 => "The provider takes no more jobs at this moment. Try again in a minute.",
         499 => "Cancelled.",
         502 | 503 => "The provider has no capacity for this model at present. Try again in a few minutes.",
@@ -154,7 +168,11 @@ fn input_message(item: &Value) -> String {
         "greater_than_equal" => with("ge", "must be at least {}", "is too small"),
         "less_than" => with("lt", "must be less than {}", "is too large"),
         "less_than_equal" => with("le", "must be at most {}", "is too large"),
-        "multiple_of" => with("multiple_of", "must be a multiple of {}", "has a value between the allowed steps"),
+        "multiple_of" => with(
+            "multiple_of",
+            "must be a multiple of {}",
+            "has a value between the allowed steps",
+        ),
         "sequence_too_short" | "string_too_short" => with("min_length", "needs at least {} elements", "is too short"),
         "sequence_too_long" | "string_too_long" => with("max_length", "may have at most {} elements", "is too long"),
         "one_of" => match choices(&ctx["expected"]) {
@@ -163,7 +181,11 @@ fn input_message(item: &Value) -> String {
         },
         "image_too_small" => sized(field, ctx, "min", "is too small", "at least"),
         "image_too_large" => sized(field, ctx, "max", "is too large", "at most"),
-        "file_too_large" => with("max_size", "is too large: at most {} bytes", "is too large: use a smaller file"),
+        "file_too_large" => with(
+            "max_size",
+            "is too large: at most {} bytes",
+            "is too large: use a smaller file",
+        ),
         "image_load_error" => format!("The image in `{field}` cannot be read: use a PNG, JPEG or WebP file."),
         "file_download_error" => {
             format!("The provider could not download `{field}`: the URL must be public and answer without a login.")

@@ -163,7 +163,11 @@ fn cancelled() -> Step {
 fn not_sent(transport: Transport) -> Failure {
     Failure {
         kind: ErrorKind::Unavailable,
-        retry: if transport == Transport::HostDenied { Retry::OtherProvider } else { Retry::SameProvider },
+        retry: if transport == Transport::HostDenied {
+            Retry::OtherProvider
+        } else {
+            Retry::SameProvider
+        },
         code: "unreachable".into(),
         message: "The provider cannot be reached at present. Try again in a few minutes.".into(),
         retry_after_ms: 0,
@@ -303,7 +307,11 @@ impl Fal {
     /// An answer that may become a better one, but not for ever.
     fn try_few(&self, job: &Job<'_>, ticket: Ticket, answer: &Response<'_>, failure: Failure) -> Step {
         const TRIES: u32 = 7;
-        if ticket.errors >= TRIES { failure.into() } else { self.try_later(job, ticket, answer) }
+        if ticket.errors >= TRIES {
+            failure.into()
+        } else {
+            self.try_later(job, ticket, answer)
+        }
     }
 
     /// Waits `ms`, or as long as the pace of polling says; at the deadline it stops the job instead.

@@ -10,7 +10,11 @@ const LINES: usize = 20;
 /// Reads queue position, newest log line and percentage. `permille` is the largest seen so far.
 pub(super) fn read(status: &Value, permille: &mut Option<u16>) -> Progress {
     let lines = status["logs"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let newest = lines.iter().rev().take(LINES).filter_map(|line| line["message"].as_str());
+    let newest = lines
+        .iter()
+        .rev()
+        .take(LINES)
+        .filter_map(|line| line["message"].as_str());
     let mut message = None;
     let mut seen = None;
     for raw in newest {
@@ -28,7 +32,9 @@ pub(super) fn read(status: &Value, permille: &mut Option<u16>) -> Progress {
     *permille = (*permille).max(seen);
     Progress {
         permille: *permille,
-        queue_position: status["queue_position"].as_u64().map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
+        queue_position: status["queue_position"]
+            .as_u64()
+            .map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
         message,
     }
 }
@@ -55,7 +61,12 @@ fn clean(raw: &str) -> String {
     let words = text
         .split_whitespace()
         .map(|word| if word.contains("://") { "[link]" } else { word });
-    words.collect::<Vec<_>>().join(" ").chars().take(MESSAGE_CHARS).collect()
+    words
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .take(MESSAGE_CHARS)
+        .collect()
 }
 
 /// The last `45%` or `45.5%` of a line, in thousandths.
@@ -85,7 +96,10 @@ mod tests {
         assert_eq!(progress.permille, Some(500));
         assert_eq!(progress.message.as_deref(), Some("step two at [link] 45%"));
         // It never goes backwards, and nonsense is not progress.
-        let progress = read(&json!({"logs": [{"message": "20% of 900%"}], "queue_position": 3}), &mut permille);
+        let progress = read(
+            &json!({"logs": [{"message": "20% of 900%"}], "queue_position": 3}),
+            &mut permille,
+        );
         assert_eq!(progress.permille, Some(500));
         assert_eq!(progress.queue_position, Some(3));
         assert_eq!(read(&json!({"logs": null}), &mut None), Progress::default());

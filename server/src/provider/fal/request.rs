@@ -68,5 +68,7 @@ pub(super) fn pace_ms(job: &Job<'_>, ticket: &Ticket) -> u64 {
 
 /// Time to the next try after the `errors`-th unhelpful answer in a row, in milliseconds.
 pub(super) fn backoff_ms(errors: u32, retry_after_ms: u64) -> u64 {
-    (500_u64 << errors.min(6)).clamp(1_000, 30_000).max(retry_after_ms.min(300_000))
+    (500_u64 << errors.min(6))
+        .clamp(1_000, 30_000)
+        .max(retry_after_ms.min(300_000))
 }

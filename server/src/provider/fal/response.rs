@@ -79,11 +79,14 @@ pub(super) fn outcome(body: &Value, answer: &Response<'_>) -> Option<Outcome> {
         .collect();
     Some(Outcome {
         outputs,
-        billed: answer.header("x-fal-billable-units").and_then(milli).map(|units_milli| Quote {
-            usd_micros: 0,
-            unit: "billable_unit".into(),
-            units_milli,
-        }),
+        billed: answer
+            .header("x-fal-billable-units")
+            .and_then(milli)
+            .map(|units_milli| Quote {
+                usd_micros: 0,
+                unit: "billable_unit".into(),
+                units_milli,
+            }),
         meta,
     })
 }
@@ -96,7 +99,11 @@ fn milli(text: &str) -> Option<u64> {
     }
     let digits: String = fraction.chars().chain("000".chars()).take(3).collect();
     let rest = fraction.bytes().skip(3).any(|b| b != b'0');
-    let whole: u64 = if whole.is_empty() && !fraction.is_empty() { 0 } else { whole.parse().ok()? };
+    let whole: u64 = if whole.is_empty() && !fraction.is_empty() {
+        0
+    } else {
+        whole.parse().ok()?
+    };
     whole
         .checked_mul(1_000)?
         .checked_add(digits.parse().ok()?)?

@@ -41,10 +41,19 @@ impl Provider for Sandbox {
     }
 
     fn step(&self, job: &Job<'_>, event: Event<'_>) -> Result<Step, Fault> {
-        let subject = Subject::of_model(job.model)
-            .ok_or_else(|| Fault::new(FaultCode::Unsupported, format!("the sandbox has no model `{}`", job.model)))?;
+        let subject = Subject::of_model(job.model).ok_or_else(|| {
+            Fault::new(
+                FaultCode::Unsupported,
+                format!("the sandbox has no model `{}`", job.model),
+            )
+        })?;
         if matches!(event, Event::Cancel) {
-            return Ok(Step::fail(ErrorKind::Cancelled, Retry::Never, "cancelled", "Cancelled."));
+            return Ok(Step::fail(
+                ErrorKind::Cancelled,
+                Retry::Never,
+                "cancelled",
+                "Cancelled.",
+            ));
         }
         let outcome = job.params.str("outcome").unwrap_or("ok");
         let work = match job.state_json::<Work>()? {

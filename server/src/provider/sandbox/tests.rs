@@ -34,7 +34,9 @@ fn run(model: &str, params: &str) -> (Step, Vec<u16>, u64) {
 }
 
 fn urls(step: &Step) -> Vec<String> {
-    let Action::Done(outcome) = &step.action else { panic!("{step:?}") };
+    let Action::Done(outcome) = &step.action else {
+        panic!("{step:?}")
+    };
     let urls = outcome.outputs.iter().map(|o| match &o.source {
         Source::Url(url) => url.clone(),
         other => panic!("{other:?}"),
@@ -44,7 +46,8 @@ fn urls(step: &Step) -> Vec<String> {
 
 #[test]
 fn delivers_what_was_ordered_after_the_latency() {
-    let params = r#"{"prompt":"a red fox & a moon","image_size":"landscape_4_3","num_images":3,"seed":7,"latency_ms":4000}"#;
+    let params =
+        r#"{"prompt":"a red fox & a moon","image_size":"landscape_4_3","num_images":3,"seed":7,"latency_ms":4000}"#;
     let (step, seen, took) = run("sandbox/image", params);
     assert_eq!(took, 4_000);
     assert!(seen.len() >= 10 && seen.is_sorted() && seen[0] == 0 && seen.iter().all(|&p| p < 1_000));
@@ -66,7 +69,10 @@ fn a_missing_seed_comes_from_the_job() {
 
 #[test]
 fn clips() {
-    let (step, ..) = run("sandbox/video", r#"{"prompt":"x","aspect_ratio":"9:16","duration":2.5,"seed":1}"#);
+    let (step, ..) = run(
+        "sandbox/video",
+        r#"{"prompt":"x","aspect_ratio":"9:16","duration":2.5,"seed":1}"#,
+    );
     assert_eq!(
         urls(&step),
         ["sandbox://draw/video?seed=1&index=0&width=270&height=480&duration_ms=2500&prompt=x"]
@@ -76,19 +82,36 @@ fn clips() {
 #[test]
 fn misbehaves_on_request() {
     let failure = |params: &str| match run("sandbox/image", params) {
-        (Step { action: Action::Fail(f), .. }, _, took) => (f.kind, took),
+        (
+            Step {
+                action: Action::Fail(f),
+                ..
+            },
+            _,
+            took,
+        ) => (f.kind, took),
         other => panic!("{other:?}"),
     };
-    assert_eq!(failure(r#"{"outcome":"fail","latency_ms":500}"#), (ErrorKind::Upstream, 500));
-    assert_eq!(failure(r#"{"outcome":"refuse","latency_ms":500}"#), (ErrorKind::ContentPolicy, 0));
+    assert_eq!(
+        failure(r#"{"outcome":"fail","latency_ms":500}"#),
+        (ErrorKind::Upstream, 500)
+    );
+    assert_eq!(
+        failure(r#"{"outcome":"refuse","latency_ms":500}"#),
+        (ErrorKind::ContentPolicy, 0)
+    );
     assert_eq!(failure(r#"{"outcome":"hang"}"#), (ErrorKind::Timeout, 100_000));
 }
 
 #[test]
 fn a_cancel_ends_it() {
-    let first = Sandbox.step(&job("sandbox/image", r#"{"latency_ms":900}"#, b"", 0), Event::Start).unwrap();
+    let first = Sandbox
+        .step(&job("sandbox/image", r#"{"latency_ms":900}"#, b"", 0), Event::Start)
+        .unwrap();
     let state = first.state.unwrap();
-    let step = Sandbox.step(&job("sandbox/image", "{}", &state, 1), Event::Cancel).unwrap();
+    let step = Sandbox
+        .step(&job("sandbox/image", "{}", &state, 1), Event::Cancel)
+        .unwrap();
     assert!(matches!(step.action, Action::Fail(f) if f.kind == ErrorKind::Cancelled));
 }
 
@@ -101,6 +124,12 @@ fn the_url_is_all_that_drawing_needs() {
     let png = draw(&url).unwrap();
     assert_eq!(png, draw(&url).unwrap());
     assert!(png.starts_with(b"\x89PNG"));
-    assert!(matches!(draw("sandbox://draw/image?prompt=x"), Err(DrawError::Url("seed"))));
-    assert!(matches!(draw("sandbox://draw/image?prompt=x&seed=1&index=0&width=1&height=9000"), Err(DrawError::Art(_))));
+    assert!(matches!(
+        draw("sandbox://draw/image?prompt=x"),
+        Err(DrawError::Url("seed"))
+    ));
+    assert!(matches!(
+        draw("sandbox://draw/image?prompt=x&seed=1&index=0&width=1&height=9000"),
+        Err(DrawError::Art(_))
+    ));
 }
