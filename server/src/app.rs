@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::http::{self, Services};
 use crate::intake::Intake;
 use crate::outputs::Outputs;
-use crate::provider::{ProviderShelf, Providers};
+use crate::provider::{ProviderShelf, load_all};
 use crate::queue::Queue;
 use crate::queue::live::Live;
 use crate::queue::memory::MemoryQueue;
@@ -73,7 +73,7 @@ impl App {
         let tasks = TaskTracker::new();
         let metrics = Arc::new(Metrics::new());
         let upstream = Arc::new(Upstream::new(&config)?.observed_by(metrics.clone()));
-        let providers = Arc::new(ProviderShelf::new(Providers::build(&config, &registry)));
+        let providers = Arc::new(ProviderShelf::new(load_all(&config, &registry)));
         let health = Arc::new(RegistryHealth::new(&registry));
         let shelf = Arc::new(Shelf::new(registry));
         let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());
@@ -187,11 +187,7 @@ fn banner(services: &Services, address: std::net::SocketAddr) {
 async fn watch_registry(services: Arc<Services>, stop: CancellationToken) {
     let config = Arc::clone(&services.config);
     let providers = Arc::clone(&services.providers);
-    let apply = move |registry: &Registry| {
-        let mut next = providers.all();
-        next.extend(Providers::build(&config, registry));
-        providers.set(next);
-    };
+    let apply = move |registry: &Registry| providers.add(&load_all(&config, registry));
     let path = services.config.providers_path.clone();
     watch::run(path, Arc::clone(&services.shelf), Arc::clone(&services.registry_health), apply, stop).await;
 }

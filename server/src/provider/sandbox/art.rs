@@ -98,12 +98,7 @@ pub fn draw_png(prompt: &str, seed: u64, index: u32, canvas: Canvas) -> Result<V
 ///
 /// The clip has the canvas' shape, is at most 480 px a side and under 20 MB. `duration_ms` is `1000..=10000`.
 /// Fails if canvas or duration are out of range.
-pub fn draw_clip(
-    prompt: &str,
-    seed: u64,
-    canvas: Canvas,
-    duration_ms: u32,
-) -> Result<Vec<u8>, ArtError> {
+pub fn draw_clip(prompt: &str, seed: u64, canvas: Canvas, duration_ms: u32) -> Result<Vec<u8>, ArtError> {
     let canvas = canvas.checked()?;
     if !DURATION_MS.contains(&duration_ms) {
         return Err(ArtError::Duration { duration_ms });

@@ -57,33 +57,18 @@ fn lightness(frame: &mut Frame, columns: Range<usize>, top: usize) -> f32 {
 fn first_words(prompt: &str, room: usize) -> String {
     let clean = prompt.split_whitespace().collect::<Vec<_>>().join(" ");
     // One capital a letter, however many a script has for it: the count must hold.
-    let clean: Vec<char> = clean
-        .chars()
-        .take(room + 1)
-        .map(|c| c.to_ascii_uppercase())
-        .collect();
+    let clean: Vec<char> = clean.chars().take(room + 1).map(|c| c.to_ascii_uppercase()).collect();
     if clean.len() <= room {
         return clean.into_iter().collect();
     }
     let Some(kept) = room.checked_sub(2) else {
         return String::new();
     };
-    let cut = clean
-        .iter()
-        .take(kept + 1)
-        .rposition(|c| *c == ' ')
-        .unwrap_or(kept);
+    let cut = clean.iter().take(kept + 1).rposition(|c| *c == ' ').unwrap_or(kept);
     clean.into_iter().take(cut).chain("..".chars()).collect()
 }
 
-fn line(
-    frame: &mut Frame,
-    text: &str,
-    at: (usize, usize),
-    dot: usize,
-    (colour, shadow): (Rgb, Rgb),
-    alpha: f32,
-) {
+fn line(frame: &mut Frame, text: &str, at: (usize, usize), dot: usize, (colour, shadow): (Rgb, Rgb), alpha: f32) {
     // All shadows first: a letter's shadow must not darken its neighbour.
     for (offset, colour, alpha) in [(dot.div_ceil(2), shadow, alpha * 0.6), (0, colour, alpha)] {
         for (number, letter) in text.chars().enumerate() {
@@ -204,10 +189,7 @@ mod tests {
     fn every_printable_ascii_character_has_a_glyph() {
         for letter in ' '..='~' {
             let letter = letter.to_ascii_uppercase();
-            assert!(
-                GLYPHS.iter().any(|(known, _)| *known == letter),
-                "{letter:?}"
-            );
+            assert!(GLYPHS.iter().any(|(known, _)| *known == letter), "{letter:?}");
         }
         assert_eq!(glyph('東'), BLOCK);
     }

@@ -19,11 +19,7 @@ impl Field {
             .flat_map(|row| (0..columns).map(move |column| (column, row)))
             .map(|(column, row)| sample(column as f32 * cell, row as f32 * cell))
             .collect();
-        Self {
-            values,
-            columns,
-            cell,
-        }
+        Self { values, columns, cell }
     }
 
     /// The value at a pixel.

@@ -50,10 +50,7 @@ impl Placed {
 
     /// Whether it belongs to the air, and so is drawn before the nearest land.
     pub(super) fn flies(&self) -> bool {
-        matches!(
-            self.figure,
-            Figure::Birds | Figure::Balloons | Figure::Rocket
-        )
+        matches!(self.figure, Figure::Birds | Figure::Balloons | Figure::Rocket)
     }
 
     /// Draws the figure with its foot (for flying ones: its middle) at a pixel.

@@ -105,9 +105,7 @@ impl Frame {
     /// The pixels of one row; empty outside the picture.
     pub(super) fn row(&mut self, y: usize) -> &mut [Rgb] {
         let start = y * self.width;
-        self.pixels
-            .get_mut(start..start + self.width)
-            .unwrap_or_default()
+        self.pixels.get_mut(start..start + self.width).unwrap_or_default()
     }
 
     /// Covers one pixel by `alpha` (`0..=1`) of a colour. Outside the picture nothing happens.
@@ -149,9 +147,7 @@ impl Frame {
 
     /// A disc with a smooth edge.
     pub(super) fn disc(&mut self, centre: (f32, f32), radius: f32, colour: Rgb, alpha: f32) {
-        self.fill(centre, (radius, radius), colour, alpha, |x, y| {
-            x.hypot(y) - radius
-        });
+        self.fill(centre, (radius, radius), colour, alpha, |x, y| x.hypot(y) - radius);
     }
 
     /// A blurred dot, brightest in its middle.

@@ -145,10 +145,7 @@ impl Layer {
                 }
                 let depth = ((row_top + 0.5 - edge[SAMPLES / 2]) / unit).max(0.0);
                 let step = (depth / self.fade * SHADES as f32) as usize;
-                let mut colour = shades
-                    .get(step.min(SHADES - 1))
-                    .copied()
-                    .unwrap_or(self.bottom);
+                let mut colour = shades.get(step.min(SHADES - 1)).copied().unwrap_or(self.bottom);
                 if self.relief_light > 0.0 {
                     let at = Spot {
                         u: units(x as f32),
@@ -174,12 +171,9 @@ impl Layer {
         let aside = match self.relief {
             Relief::Peaks => {
                 let fine = noise1(self.seed ^ 6, at.depth * 46.0) - 0.5;
-                (0.075 * zigzag + 0.022 * fine) * smoothstep(0.0, 0.05, at.depth)
-                    - at.sun_side * at.depth * 0.14
+                (0.075 * zigzag + 0.022 * fine) * smoothstep(0.0, 0.05, at.depth) - at.sun_side * at.depth * 0.14
             }
-            Relief::Dunes => {
-                at.depth * (0.35 + 0.3 * noise1(self.seed ^ 9, at.depth * 7.0)) * -at.sun_side
-            }
+            Relief::Dunes => at.depth * (0.35 + 0.3 * noise1(self.seed ^ 9, at.depth * 7.0)) * -at.sun_side,
             _ => at.depth * 0.5 * zigzag,
         };
         let column = at.column as f32 + aside * unit;
@@ -199,8 +193,7 @@ impl Layer {
         let shade = (1.0 - facing) * self.relief_light * reach * 0.45;
         colour = lerp(colour, colour.map(|c| c * 0.55), shade);
         if let Some(line) = self.snow_line {
-            let jag = 0.11 * (noise2(self.seed ^ 4, at.u * 26.0, at.above_base * 9.0) - 0.5)
-                + 0.05 * (facing - 0.5);
+            let jag = 0.11 * (noise2(self.seed ^ 4, at.u * 26.0, at.above_base * 9.0) - 0.5) + 0.05 * (facing - 0.5);
             let snow = smoothstep(-0.008, 0.008, at.above_base + jag - line);
             if snow > 0.0 {
                 let white = lerp(self.light, [0.98, 0.98, 1.0], 0.6);
@@ -219,12 +212,7 @@ impl Layer {
             let to = (foot + 1.0).min(frame.height as f32) as i32;
             for y in from..to {
                 let near = 1.0 - ((foot - y as f32) / reach).clamp(0.0, 1.0);
-                frame.blend(
-                    x as i32,
-                    y,
-                    [0.02, 0.02, 0.06],
-                    near * near * near * self.shadow,
-                );
+                frame.blend(x as i32, y, [0.02, 0.02, 0.06], near * near * near * self.shadow);
             }
         }
     }
@@ -241,13 +229,7 @@ impl Layer {
         }
     }
 
-    fn paint_block_windows(
-        &self,
-        frame: &mut Frame,
-        row: &Row,
-        block: &Block,
-        (share, shift): (f32, f32),
-    ) {
+    fn paint_block_windows(&self, frame: &mut Frame, row: &Row, block: &Block, (share, shift): (f32, f32)) {
         let (width, height, unit) = (frame.width as f32, frame.height as f32, frame.unit());
         let pitch = row.tallest * 0.04;
         let storey = pitch * 1.35;
@@ -338,14 +320,7 @@ struct Spot {
 fn peaks(seed: u32, x: f32) -> f32 {
     let (mut sum, mut weight, mut scale) = (0.0, 1.0, 1.0);
     for octave in 0..6_u32 {
-        let fold = 1.0
-            - (2.0
-                * noise1(
-                    seed.wrapping_add(octave * 31),
-                    x * scale + octave as f32 * 3.7,
-                )
-                - 1.0)
-                .abs();
+        let fold = 1.0 - (2.0 * noise1(seed.wrapping_add(octave * 31), x * scale + octave as f32 * 3.7) - 1.0).abs();
         sum += weight * fold;
         weight *= 0.46;
         scale *= 2.1;

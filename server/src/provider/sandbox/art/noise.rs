@@ -73,9 +73,7 @@ impl Rng {
 
 /// `0..=1` on the whole of the lattice, from a point and a seed.
 pub(super) fn lattice(seed: u32, x: i32, y: i32) -> f32 {
-    let mut bits = seed
-        ^ (x as u32).wrapping_mul(0x9E37_79B1)
-        ^ (y as u32).wrapping_mul(0x85EB_CA77).rotate_left(13);
+    let mut bits = seed ^ (x as u32).wrapping_mul(0x9E37_79B1) ^ (y as u32).wrapping_mul(0x85EB_CA77).rotate_left(13);
     bits = (bits ^ (bits >> 15)).wrapping_mul(0x2C1B_3C6D);
     bits = (bits ^ (bits >> 12)).wrapping_mul(0x297A_2D39);
     bits ^= bits >> 15;
@@ -114,10 +112,7 @@ pub(super) fn noise2(seed: u32, x: f32, y: f32) -> f32 {
 /// Octaves of [`noise1`], each twice as fine and half as strong; `0..=1`.
 pub(super) fn fbm1(seed: u32, x: f32, octaves: u32) -> f32 {
     octave_sum(octaves, |octave, scale| {
-        noise1(
-            seed.wrapping_add(octave * 0x51),
-            x * scale + octave as f32 * 7.3,
-        )
+        noise1(seed.wrapping_add(octave * 0x51), x * scale + octave as f32 * 7.3)
     })
 }
 
@@ -125,11 +120,7 @@ pub(super) fn fbm1(seed: u32, x: f32, octaves: u32) -> f32 {
 pub(super) fn fbm2(seed: u32, x: f32, y: f32, octaves: u32) -> f32 {
     octave_sum(octaves, |octave, scale| {
         let shift = octave as f32 * 5.7;
-        noise2(
-            seed.wrapping_add(octave * 0x51),
-            x * scale + shift,
-            y * scale - shift,
-        )
+        noise2(seed.wrapping_add(octave * 0x51), x * scale + shift, y * scale - shift)
     })
 }
 

@@ -184,9 +184,7 @@ fn any_kind(rng: &mut Rng) -> Kind {
 }
 
 fn any_mood(kind: Kind, rng: &mut Rng) -> Mood {
-    use Mood::{
-        Autumn, Cosmos, Dawn, Day, Dusk, Fog, Lagoon, Moss, Neon, Night, Pastel, Sand, Spring,
-    };
+    use Mood::{Autumn, Cosmos, Dawn, Day, Dusk, Fog, Lagoon, Moss, Neon, Night, Pastel, Sand, Spring};
     let moods: &[Mood] = match kind {
         Kind::Space => &[Cosmos],
         Kind::City => &[Dusk, Night, Dawn, Neon],
@@ -219,10 +217,7 @@ fn all_figures(kind: Kind, wishes: &Wishes, rng: &mut Rng) -> Vec<Figure> {
         Figure::Boat => kind == Kind::Sea,
         _ => true,
     });
-    let open = matches!(
-        kind,
-        Kind::Hills | Kind::Mountains | Kind::Sea | Kind::Desert
-    );
+    let open = matches!(kind, Kind::Hills | Kind::Mountains | Kind::Sea | Kind::Desert);
     if open && figures.is_empty() && rng.chance(0.45) {
         figures.push(Figure::Birds);
     }
@@ -258,13 +253,7 @@ fn size(group: &[Placed]) -> f32 {
     group.first().map_or(0.0, |figure| figure.size)
 }
 
-fn compose_layers(
-    kind: Kind,
-    mood: Mood,
-    palette: &Palette,
-    horizon: f32,
-    rng: &mut Rng,
-) -> Vec<Layer> {
+fn compose_layers(kind: Kind, mood: Mood, palette: &Palette, horizon: f32, rng: &mut Rng) -> Vec<Layer> {
     let count = match kind {
         Kind::Space | Kind::Orbs => 0,
         Kind::Sea => 1 + rng.below(2),
@@ -293,32 +282,20 @@ fn compose_layers(
                     };
                     layer.cover = Cover::Blocks(
                         0.62 - 0.24 * near + rng.range(-0.05, 0.05),
-                        if number == 0 {
-                            0.0
-                        } else {
-                            lit * (0.5 + 0.5 * near)
-                        },
+                        if number == 0 { 0.0 } else { lit * (0.5 + 0.5 * near) },
                     );
                     layer.relief_light = 0.0;
                     layer.fade = 0.55;
                     layer.windows = mix(palette.sun, rgb(0xFF_C8_60), 0.6);
                 }
                 Kind::Mountains => {
-                    layer.relief = if near > 0.85 {
-                        Relief::Rolling
-                    } else {
-                        Relief::Peaks
-                    };
+                    layer.relief = if near > 0.85 { Relief::Rolling } else { Relief::Peaks };
                     layer.base = horizon + 0.03 + (0.96 - horizon) * near.powf(1.3);
-                    layer.amplitude = if near > 0.85 {
-                        0.07
-                    } else {
-                        0.36 - 0.17 * near
-                    };
+                    layer.amplitude = if near > 0.85 { 0.07 } else { 0.36 - 0.17 * near };
                     layer.frequency = 1.1 + 0.9 * near + rng.range(0.0, 0.4);
                     layer.relief_light = 0.75 - 0.25 * near;
-                    layer.snow_line = (near < 0.6 && mood != Mood::Fire)
-                        .then_some(if mood == Mood::Frost { 0.02 } else { 0.17 });
+                    layer.snow_line =
+                        (near < 0.6 && mood != Mood::Fire).then_some(if mood == Mood::Frost { 0.02 } else { 0.17 });
                     layer.fade = 0.3;
                     if near > 0.7 {
                         layer.cover = Cover::Conifers(0.045 + 0.05 * near);

@@ -123,13 +123,7 @@ impl Planets {
     pub(super) fn compose(palette: &Palette, rng: &mut Rng) -> Self {
         let side = if rng.chance(0.5) { 1.0 } else { -1.0 };
         let count = 1 + rng.below(3);
-        let colours = [
-            palette.accent,
-            palette.sun,
-            palette.sky[3],
-            palette.far,
-            palette.light,
-        ];
+        let colours = [palette.accent, palette.sun, palette.sky[3], palette.far, palette.light];
         let bodies = (0..=count)
             .map(|number| {
                 let first = number == 0;
@@ -146,9 +140,7 @@ impl Planets {
                     },
                     bands: [base, mix(base, rng.pick(&colours, palette.sun), 0.6)],
                     light: palette.light,
-                    ring: rng
-                        .chance(if first { 0.6 } else { 0.2 })
-                        .then(|| rng.range(-0.5, 0.5)),
+                    ring: rng.chance(if first { 0.6 } else { 0.2 }).then(|| rng.range(-0.5, 0.5)),
                     stripes: rng.range(2.0, 9.0),
                 }
             })

@@ -72,10 +72,7 @@ impl Sky {
     /// Paints the whole canvas; what lies below the horizon goes on in the horizon's colour.
     pub(super) fn paint(&self, frame: &mut Frame, palette: &Palette, seconds: f32) {
         let (width, height, unit) = (frame.width as f32, frame.height as f32, frame.unit());
-        let sun = (
-            width / 2.0 + self.sun_x * unit,
-            (self.sun_y - 0.008 * seconds) * height,
-        );
+        let sun = (width / 2.0 + self.sun_x * unit, (self.sun_y - 0.008 * seconds) * height);
         let reach = 0.42 * unit;
         let glow = if self.moon { 0.22 } else { 0.6 };
         for y in 0..frame.height {
@@ -125,12 +122,7 @@ impl Sky {
 
     fn paint_sun(&self, frame: &mut Frame, palette: &Palette, centre: (f32, f32)) {
         let radius = self.sun_radius * frame.unit();
-        frame.glow(
-            centre,
-            radius * 2.6,
-            palette.light,
-            if self.moon { 0.2 } else { 0.4 },
-        );
+        frame.glow(centre, radius * 2.6, palette.light, if self.moon { 0.2 } else { 0.4 });
         frame.disc(centre, radius, palette.sun, 1.0);
         if self.moon {
             // Soft seas on the moon, kept inside its disc.
@@ -138,10 +130,7 @@ impl Sky {
             let shade = lerp(palette.sun, palette.sky[1], 0.35);
             for (dx, dy, size) in [(-0.3, -0.2, 0.42), (0.28, 0.22, 0.34), (-0.08, 0.5, 0.2)] {
                 let wobble = 0.12 * (noise1(seed, dx * 9.0) - 0.5);
-                let at = (
-                    centre.0 + (dx + wobble) * radius,
-                    centre.1 + (dy - wobble) * radius,
-                );
+                let at = (centre.0 + (dx + wobble) * radius, centre.1 + (dy - wobble) * radius);
                 frame.glow(at, size * radius, shade, 0.55);
             }
         }
@@ -171,8 +160,7 @@ impl Sky {
         let step = 0.012 * unit;
         let radius = self.sun_radius * unit;
         for y in 0..(end as usize).min(frame.height) {
-            let fade = smoothstep(0.0, 0.12, y as f32 / end)
-                * (1.0 - smoothstep(0.82, 1.0, y as f32 / end));
+            let fade = smoothstep(0.0, 0.12, y as f32 / end) * (1.0 - smoothstep(0.82, 1.0, y as f32 / end));
             for x in 0..frame.width {
                 let here = density.at(x as f32, y as f32);
                 let cover = smoothstep(threshold, threshold + 0.2, here);
@@ -181,8 +169,7 @@ impl Sky {
                 }
                 let (dx, dy) = (sun.0 - x as f32, sun.1 - y as f32);
                 let far = dx.hypot(dy).max(1.0);
-                let towards =
-                    density.at(x as f32 + dx / far * step * 3.0, y as f32 + dy / far * step);
+                let towards = density.at(x as f32 + dx / far * step * 3.0, y as f32 + dy / far * step);
                 let lit = (0.55 + (here - towards) * 5.0).clamp(0.0, 1.0);
                 let near = 1.0 / (1.0 + far / unit * 1.6);
                 let colour = lerp(shadow, palette.light, lit * (0.45 + 0.55 * near));

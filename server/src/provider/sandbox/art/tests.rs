@@ -3,10 +3,7 @@
 use super::*;
 use std::io::Cursor;
 
-const SMALL: Canvas = Canvas {
-    width: 96,
-    height: 64,
-};
+const SMALL: Canvas = Canvas { width: 96, height: 64 };
 
 /// A prompt for every kind of scene, figure and weather.
 const PROMPTS: &[&str] = &[
@@ -35,11 +32,7 @@ fn pixels(png: &[u8]) -> image::RgbImage {
 /// Mean difference of two pictures' channels, of 255.
 fn difference(a: &[u8], b: &[u8]) -> f64 {
     let (a, b) = (pixels(a), pixels(b));
-    let sum: u64 = a
-        .iter()
-        .zip(b.iter())
-        .map(|(a, b)| u64::from(a.abs_diff(*b)))
-        .sum();
+    let sum: u64 = a.iter().zip(b.iter()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
     sum as f64 / a.len() as f64
 }
 
@@ -63,9 +56,7 @@ fn every_scene_is_a_picture_of_the_size_asked_for() {
         let png = draw_png(prompt, 1, 0, Canvas { width, height }).unwrap();
         let picture = pixels(&png);
         assert_eq!(picture.dimensions(), (width, height), "{prompt:?}");
-        let (least, most) = picture
-            .iter()
-            .fold((255, 0), |(l, m), c| (l.min(*c), m.max(*c)));
+        let (least, most) = picture.iter().fold((255, 0), |(l, m), c| (l.min(*c), m.max(*c)));
         assert!(most - least > 60, "{prompt:?} has something to see");
     }
 }
@@ -85,11 +76,7 @@ fn prompt_seed_and_index_each_change_the_picture_visibly() {
     let draw = |prompt, seed, index| draw_png(prompt, seed, index, SMALL).unwrap();
     for prompt in ["a cat on a hill at dusk", "a picture of nothing", "sea"] {
         let first = draw(prompt, 1, 0);
-        for other in [
-            draw(prompt, 2, 0),
-            draw(prompt, 1, 1),
-            draw("another one", 1, 0),
-        ] {
+        for other in [draw(prompt, 2, 0), draw(prompt, 1, 1), draw("another one", 1, 0)] {
             let difference = difference(&first, &other);
             assert!(difference > 3.0, "{prompt:?} differs by {difference}");
         }
@@ -130,9 +117,7 @@ fn a_clip_is_an_mp4_of_the_duration_and_frames_asked_for() {
             assert_eq!(length as usize + 4, sample.bytes.len(), "one unit a sample");
             assert_eq!(sample.bytes[4] & 0x1F, 5, "the unit is a whole picture");
         }
-        let moved = samples
-            .windows(2)
-            .all(|pair| pair[0].bytes != pair[1].bytes);
+        let moved = samples.windows(2).all(|pair| pair[0].bytes != pair[1].bytes);
         assert!(moved, "every frame differs from the one before");
     }
 }
@@ -156,11 +141,7 @@ fn clips_keep_their_shape_and_stay_small() {
         1000,
     )
     .unwrap();
-    assert!(
-        clip.len() * 10 < 20_000_000,
-        "10 s would be {} bytes",
-        clip.len() * 10
-    );
+    assert!(clip.len() * 10 < 20_000_000, "10 s would be {} bytes", clip.len() * 10);
 }
 
 #[test]

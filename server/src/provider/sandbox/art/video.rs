@@ -5,9 +5,7 @@
 
 use less_avc::ycbcr_image::{DataPlane, Planes, YCbCrImage};
 use less_avc::{BitDepth, LessEncoder};
-use mp4::{
-    AvcConfig, FourCC, MediaConfig, Mp4Config, Mp4Sample, Mp4Writer, TrackConfig, TrackType,
-};
+use mp4::{AvcConfig, FourCC, MediaConfig, Mp4Config, Mp4Sample, Mp4Writer, TrackConfig, TrackType};
 use std::io::Cursor;
 
 use super::frame::Frame;
@@ -49,12 +47,7 @@ fn start_ms(number: u32) -> u32 {
 }
 
 /// Draws and encodes the clip.
-pub(super) fn encode(
-    scene: &Scene,
-    prompt: &str,
-    canvas: Canvas,
-    duration_ms: u32,
-) -> Result<Vec<u8>, ArtError> {
+pub(super) fn encode(scene: &Scene, prompt: &str, canvas: Canvas, duration_ms: u32) -> Result<Vec<u8>, ArtError> {
     let (width, height) = clip_size(canvas);
     let mut planes = PlaneBuffers::new(width, height);
     let draw = |number: u32, planes: &mut PlaneBuffers| {
@@ -85,10 +78,7 @@ pub(super) fn encode(
     for number in 0..count {
         if number > 0 {
             draw(number, &mut planes);
-            unit = encoder
-                .encode(&planes.image())
-                .map_err(ArtError::Encode)?
-                .to_nal_unit();
+            unit = encoder.encode(&planes.image()).map_err(ArtError::Encode)?.to_nal_unit();
         }
         let start = start_ms(number);
         let end = start_ms(number + 1).min(duration_ms);
@@ -113,12 +103,7 @@ fn container() -> Result<Mp4Config, ArtError> {
     Ok(Mp4Config {
         major_brand: brand("isom")?,
         minor_version: 512,
-        compatible_brands: vec![
-            brand("isom")?,
-            brand("iso2")?,
-            brand("avc1")?,
-            brand("mp41")?,
-        ],
+        compatible_brands: vec![brand("isom")?, brand("iso2")?, brand("avc1")?, brand("mp41")?],
         timescale: TIMESCALE,
     })
 }

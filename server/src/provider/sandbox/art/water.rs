@@ -28,12 +28,7 @@ impl Water {
             for (x, pixel) in frame.row(y).iter_mut().enumerate() {
                 let u = (x as f32 - width / 2.0) / unit;
                 let (wx, wz) = (u * distance, distance * 2.6);
-                let wave = fbm2(
-                    self.seed,
-                    wx * 1.5 + seconds * 0.12 + 70.0,
-                    wz * 2.3 + seconds * 0.5,
-                    2,
-                );
+                let wave = fbm2(self.seed, wx * 1.5 + seconds * 0.12 + 70.0, wz * 2.3 + seconds * 0.5, 2);
                 let crest = smoothstep(0.52, 0.78, wave) * swell;
                 let trough = smoothstep(0.48, 0.22, wave) * swell;
                 let mut colour = lerp(base, palette.sky[3], crest * 0.3);
@@ -41,11 +36,7 @@ impl Water {
                 let off = (u - sun_x) / (0.045 + 0.26 * v);
                 let path = 1.0 / (1.0 + off * off * off * off * 1.4);
                 if path > 0.03 {
-                    let spark = noise2(
-                        self.seed ^ 5,
-                        wx * 5.0 + seconds * 0.4 + 50.0,
-                        wz * 7.0 + seconds * 1.3,
-                    );
+                    let spark = noise2(self.seed ^ 5, wx * 5.0 + seconds * 0.4 + 50.0, wz * 7.0 + seconds * 1.3);
                     let lit = smoothstep(0.62 - 0.2 * path, 0.84, spark);
                     colour = lerp(colour, palette.sun, path * (0.12 + 0.72 * lit));
                 }

@@ -80,13 +80,9 @@ impl Air {
                 let length = (0.02 + 0.05 * near) * unit;
                 let colour = lerp(palette.sky[3], [1.0; 3], 0.4);
                 let half = (0.0012 * unit * near).max(0.35);
-                frame.fill(
-                    at,
-                    (length * 0.2, length),
-                    colour,
-                    0.2 + 0.3 * near,
-                    |x, y| ((x + y * 0.12).abs() - half).max(y.abs() - length),
-                );
+                frame.fill(at, (length * 0.2, length), colour, 0.2 + 0.3 * near, |x, y| {
+                    ((x + y * 0.12).abs() - half).max(y.abs() - length)
+                });
             }
             Weather::Embers => {
                 let at = place(0.03 * swing, -0.14 * seconds);

@@ -129,22 +129,21 @@ const KINDS: Table<Kind> = &[
     (
         Kind::Forest,
         &[
-            "forest", "wood", "woodland", "tree", "pine", "jungle", "taiga", "bear", "fox", "deer",
-            "wolf", "owl", "cabin", "spruce", "fir",
+            "forest", "wood", "woodland", "tree", "pine", "jungle", "taiga", "bear", "fox", "deer", "wolf", "owl",
+            "cabin", "spruce", "fir",
         ],
     ),
     (
         Kind::Mountains,
         &[
-            "mountain", "peak", "alp", "alpine", "summit", "cliff", "volcano", "glacier", "ridge",
-            "himalaya", "snow", "eagle", "ski", "dragon", "castle", "canyon",
+            "mountain", "peak", "alp", "alpine", "summit", "cliff", "volcano", "glacier", "ridge", "himalaya", "snow",
+            "eagle", "ski", "dragon", "castle", "canyon",
         ],
     ),
     (
         Kind::Desert,
         &[
-            "desert", "dune", "sand", "sahara", "camel", "mars", "cactus", "pyramid", "egypt",
-            "oasis",
+            "desert", "dune", "sand", "sahara", "camel", "mars", "cactus", "pyramid", "egypt", "oasis",
         ],
     ),
     (
@@ -229,8 +228,8 @@ const KINDS: Table<Kind> = &[
     (
         Kind::Ribbons,
         &[
-            "wave", "abstract", "flow", "silk", "ribbon", "paper", "pattern", "texture", "fluid",
-            "liquid", "dream", "music", "smoke", "gradient", "layered",
+            "wave", "abstract", "flow", "silk", "ribbon", "paper", "pattern", "texture", "fluid", "liquid", "dream",
+            "music", "smoke", "gradient", "layered",
         ],
     ),
     (
@@ -280,8 +279,7 @@ const MOODS: Table<Mood> = &[
     (
         Mood::Fire,
         &[
-            "fire", "flame", "lava", "volcano", "hell", "burning", "dragon", "hot", "inferno",
-            "phoenix",
+            "fire", "flame", "lava", "volcano", "hell", "burning", "dragon", "hot", "inferno", "phoenix",
         ],
     ),
     (
@@ -300,10 +298,7 @@ const MOODS: Table<Mood> = &[
             "glacier",
         ],
     ),
-    (
-        Mood::Night,
-        &["star", "aurora", "firefly", "fireflies", "owl"],
-    ),
+    (Mood::Night, &["star", "aurora", "firefly", "fireflies", "owl"]),
     (
         Mood::Cosmos,
         &[
@@ -361,8 +356,7 @@ const MOODS: Table<Mood> = &[
     (
         Mood::Fog,
         &[
-            "fog", "foggy", "mist", "misty", "rain", "rainy", "storm", "grey", "gray", "ghost",
-            "haze",
+            "fog", "foggy", "mist", "misty", "rain", "rainy", "storm", "grey", "gray", "ghost", "haze",
         ],
     ),
     (
@@ -385,15 +379,12 @@ const MOODS: Table<Mood> = &[
     (
         Mood::Lagoon,
         &[
-            "ocean", "sea", "tropical", "island", "lagoon", "beach", "summer", "surf", "whale",
-            "dolphin",
+            "ocean", "sea", "tropical", "island", "lagoon", "beach", "summer", "surf", "whale", "dolphin",
         ],
     ),
     (
         Mood::Moss,
-        &[
-            "forest", "jungle", "wood", "moss", "pine", "nature", "taiga",
-        ],
+        &["forest", "jungle", "wood", "moss", "pine", "nature", "taiga"],
     ),
 ];
 
@@ -413,44 +404,27 @@ const FIGURES: Table<Figure> = &[
     (Figure::Dog, &["dog", "puppy", "wolf"]),
     (
         Figure::Birds,
-        &[
-            "bird", "eagle", "gull", "seagull", "swallow", "crow", "crane", "dragon",
-        ],
+        &["bird", "eagle", "gull", "seagull", "swallow", "crow", "crane", "dragon"],
     ),
     (
         Figure::Boat,
-        &[
-            "boat", "ship", "sail", "sailboat", "yacht", "harbor", "harbour",
-        ],
+        &["boat", "ship", "sail", "sailboat", "yacht", "harbor", "harbour"],
     ),
     (Figure::Balloons, &["balloon"]),
     (Figure::Tree, &["oak", "tree", "cherry", "sakura", "lonely"]),
     (
         Figure::House,
-        &[
-            "house", "cottage", "cabin", "home", "farm", "village", "barn", "hut",
-        ],
+        &["house", "cottage", "cabin", "home", "farm", "village", "barn", "hut"],
     ),
     (
         Figure::Flowers,
-        &[
-            "flower",
-            "rose",
-            "tulip",
-            "sunflower",
-            "garden",
-            "meadow",
-            "poppy",
-        ],
+        &["flower", "rose", "tulip", "sunflower", "garden", "meadow", "poppy"],
     ),
     (Figure::Rocket, &["rocket", "spaceship", "astronaut"]),
 ];
 
 const WEATHER: Table<Weather> = &[
-    (
-        Weather::Snow,
-        &["snow", "snowy", "winter", "blizzard", "christmas"],
-    ),
+    (Weather::Snow, &["snow", "snowy", "winter", "blizzard", "christmas"]),
     (Weather::Rain, &["rain", "rainy", "storm"]),
     (
         Weather::Embers,
@@ -462,14 +436,8 @@ const WEATHER: Table<Weather> = &[
         Weather::Petals,
         &["cherry", "sakura", "blossom", "petal", "autumn", "leaf"],
     ),
-    (
-        Weather::Fireflies,
-        &["firefly", "fireflies", "magic", "fairy"],
-    ),
-    (
-        Weather::Mist,
-        &["fog", "foggy", "mist", "misty", "haze", "ghost"],
-    ),
+    (Weather::Fireflies, &["firefly", "fireflies", "magic", "fairy"]),
+    (Weather::Mist, &["fog", "foggy", "mist", "misty", "haze", "ghost"]),
     (Weather::Aurora, &["aurora", "arctic", "northern"]),
     (Weather::Clouds, &["cloud", "cloudy", "sky", "storm"]),
 ];
@@ -487,11 +455,7 @@ mod tests {
         assert_eq!(wishes.figures, [Figure::Cat]);
         assert!(wishes.tint.is_some());
         let wishes = Wishes::of("snow on a fire, at dusk");
-        assert_eq!(
-            wishes.mood,
-            Some(Mood::Dusk),
-            "a time of day wins over other moods"
-        );
+        assert_eq!(wishes.mood, Some(Mood::Dusk), "a time of day wins over other moods");
         assert_eq!(wishes.weather, [Weather::Snow, Weather::Embers]);
     }
 
