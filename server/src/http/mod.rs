@@ -7,8 +7,12 @@ pub mod problem;
 pub mod routes;
 
 mod caller;
+mod hoops;
 mod input;
+mod limits;
 
+use salvo::Service;
+use salvo::routing::Router;
 use std::sync::Arc;
 
 use crate::auth::Auth;
@@ -23,6 +27,7 @@ use crate::store::Store;
 use crate::telemetry::Metrics;
 
 pub use caller::Caller;
+pub use limits::RateLimiter;
 
 /// What the handlers work with; one for the process, in the depot of every request.
 #[allow(missing_docs)]
@@ -37,4 +42,17 @@ pub struct Services {
     pub outputs: Arc<Outputs>,
     pub auth: Arc<Auth>,
     pub metrics: Arc<Metrics>,
+    pub limiter: Arc<RateLimiter>,
+}
+
+/// Every route with its hoops, but without the services: what the documentation is made from.
+///
+/// Both spellings of a path, with and without a trailing slash, are the same route.
+pub fn router() -> Router {
+    Router::new().filter(hoops::HeadIsGet).push(routes::router())
+}
+
+/// The REST surface, ready to be served or tested.
+pub fn service(services: Arc<Services>) -> Service {
+    hoops::wrap(Service::new(router()), services)
 }
