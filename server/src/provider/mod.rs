@@ -34,7 +34,11 @@ pub struct LoadedProvider {
 /// Loads every provider of a registry, by the name of its entry. One that cannot be used is there all the same and
 /// says why.
 pub fn load_all(config: &Config, registry: &Registry) -> HashMap<String, Arc<LoadedProvider>> {
-    registry.providers.values().map(|entry| (entry.name.clone(), Arc::new(load(config, entry)))).collect()
+    registry
+        .providers
+        .values()
+        .map(|entry| (entry.name.clone(), Arc::new(load(config, entry))))
+        .collect()
 }
 
 fn load(config: &Config, entry: &ProviderEntry) -> LoadedProvider {
@@ -79,7 +83,9 @@ pub struct ProviderShelf {
 impl ProviderShelf {
     /// A shelf with these providers on it.
     pub fn new(providers: HashMap<String, Arc<LoadedProvider>>) -> Self {
-        ProviderShelf { current: ArcSwap::from_pointee(providers) }
+        ProviderShelf {
+            current: ArcSwap::from_pointee(providers),
+        }
     }
 
     /// A provider by the name of its entry.
@@ -91,7 +97,11 @@ impl ProviderShelf {
     pub fn add(&self, providers: &HashMap<String, Arc<LoadedProvider>>) {
         self.current.rcu(|current| {
             let mut next = HashMap::clone(current);
-            next.extend(providers.iter().map(|(name, provider)| (name.clone(), Arc::clone(provider))));
+            next.extend(
+                providers
+                    .iter()
+                    .map(|(name, provider)| (name.clone(), Arc::clone(provider))),
+            );
             next
         });
     }

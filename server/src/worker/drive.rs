@@ -96,6 +96,7 @@ pub(super) async fn begin(tools: Tools, settings: Arc<Settings>, work: Work) -> 
         settings,
         work,
         provider,
+        took_inbox: false,
     };
     tracing::Instrument::instrument(drive.run(), span).await
 }
@@ -485,10 +486,7 @@ impl Drive {
             .save(step, AttemptState::Unknown, Pending::Nothing, clock::now(), None)
             .await
         {
-            Ok(_) => {
-                self.tools.metrics.unknown_attempt(&self.work.attempt.provider);
-                Next::Parked
-            }
+            Ok(_) => Next::Parked,
             Err(next) => next,
         }
     }
@@ -521,7 +519,7 @@ impl Drive {
                 failpoint::at("worker::settled");
                 self.tools.live.publish(&events);
                 self.tools.told.remove(self.work.attempt.id);
-                self.tools.metrics.settled(generation.status, settlement);
+                self.tools.metrics.settlement(generation.status.as_str(), settlement);
                 Next::Over
             }
             Ok(Settled::Lost) => Next::Over,

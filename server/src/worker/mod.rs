@@ -286,6 +286,7 @@ impl Worker {
         let until = now.plus(self.settings.lease);
         match self.tools.store.adopt(&self.settings.name, now, until, PAGE).await {
             Ok(adopted) => {
+                self.tools.metrics.sweep("adopted", adopted.len() as u64);
                 for attempt in adopted {
                     self.take_over(attempt).await;
                 }
@@ -340,7 +341,10 @@ impl Worker {
         .is_ok();
         self.steps.abort_all();
         match self.tools.store.release_leases(&self.settings.name).await {
-            Ok(count) => tracing::info!(leases = count, finished, "worker drained"),
+            Ok(count) => {
+                self.tools.metrics.sweep("released", count);
+                tracing::info!(leases = count, finished, "worker drained");
+            }
             Err(error) => tracing::warn!(error = %error, "leases run out by themselves"),
         }
     }

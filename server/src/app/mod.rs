@@ -3,6 +3,8 @@
 //! The only module that sees all others. Shutdown runs backwards: stop accepting, end the streams, finish requests,
 //! drain the worker (leases are given back), close the store.
 
+pub mod desk;
+
 use anyhow::{Context, Result};
 use salvo::conn::tcp::TcpAcceptor;
 use salvo::prelude::Server;
@@ -27,7 +29,7 @@ use crate::queue::memory::MemoryQueue;
 use crate::store::Store;
 use crate::store::sqlite::{OpenOptions, SqliteStore};
 use crate::telemetry::Metrics;
-use crate::upstream::Upstream;
+use crate::upstream::{Seen, Upstream, UpstreamObserver};
 use crate::worker::{Settings, Tools, Worker};
 
 /// How often gauges that need the database are refreshed.
@@ -44,7 +46,9 @@ pub async fn open_store(config: &Config, migrate: bool) -> Result<Arc<dyn Store>
     }
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot create the data folder {}", config.data_dir.display()))?;
-    let store = SqliteStore::open(url, OpenOptions { create: true, migrate }).await.context("cannot open the database")?;
+    let store = SqliteStore::open(url, OpenOptions { create: true, migrate })
+        .await
+        .context("cannot open the database")?;
     Ok(Arc::new(store))
 }
 
@@ -71,8 +75,8 @@ impl App {
         let lock = lock(&config.data_dir)?;
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let metrics = Arc::new(Metrics::new());
-        let upstream = Arc::new(Upstream::new(&config)?.observed_by(metrics.clone()));
+        let metrics = Arc::new(Metrics::new()?);
+        let upstream = Arc::new(Upstream::new(&config)?.observed_by(Arc::new(Observed(Arc::clone(&metrics)))));
         let providers = Arc::new(ProviderShelf::new(load_all(&config, &registry)));
         let health = Arc::new(RegistryHealth::new(&registry));
         let shelf = Arc::new(Shelf::new(registry));
@@ -116,11 +120,23 @@ impl App {
             registry_health: health,
             shutdown: shutdown.clone(),
         });
-        Ok(App { services, worker, tasks, shutdown, _lock: lock })
+        Ok(App {
+            services,
+            worker,
+            tasks,
+            shutdown,
+            _lock: lock,
+        })
     }
 
     async fn run(self) -> Result<()> {
-        let App { services, worker, tasks, shutdown, _lock } = self;
+        let App {
+            services,
+            worker,
+            tasks,
+            shutdown,
+            _lock,
+        } = self;
         let config = Arc::clone(&services.config);
         // Bind before anything moves: a port in use must not leave half a server running.
         let listener = tokio::net::TcpListener::bind((config.host.as_str(), config.port))
@@ -170,7 +186,11 @@ fn banner(services: &Services, address: std::net::SocketAddr) {
         format!("  API        {base}/api/v1"),
         format!("  docs       {base}/docs"),
         format!("  data       {}", config.data_dir.display()),
-        format!("  registry   {} ({} models)", config.providers_path.display(), registry.available(None).count()),
+        format!(
+            "  registry   {} ({} models)",
+            config.providers_path.display(),
+            registry.available(None).count()
+        ),
     ];
     for provider in registry.providers.values() {
         let state = match services.providers.get(&provider.name).and_then(|p| p.not_ready.clone()) {
@@ -189,7 +209,14 @@ async fn watch_registry(services: Arc<Services>, stop: CancellationToken) {
     let providers = Arc::clone(&services.providers);
     let apply = move |registry: &Registry| providers.add(&load_all(&config, registry));
     let path = services.config.providers_path.clone();
-    watch::run(path, Arc::clone(&services.shelf), Arc::clone(&services.registry_health), apply, stop).await;
+    watch::run(
+        path,
+        Arc::clone(&services.shelf),
+        Arc::clone(&services.registry_health),
+        apply,
+        stop,
+    )
+    .await;
 }
 
 /// Gauges that the database knows.
@@ -201,14 +228,24 @@ async fn refresh_gauges(services: Arc<Services>, stop: CancellationToken) {
             _ = tick.tick() => {}
         }
         match services.store.system_counts().await {
-            Ok(counts) => services.metrics.observe_system(&counts, clock::now()),
+            Ok(counts) => services.metrics.system(&counts, clock::now()),
             Err(error) => tracing::warn!(error = %error, "cannot refresh the gauges"),
         }
         for name in services.shelf.get().providers.keys() {
             if let Ok(depth) = services.queue.depth(name).await {
-                services.metrics.observe_queue(name, depth);
+                services.metrics.queue(name, depth);
             }
         }
+    }
+}
+
+/// Counts requests to providers.
+struct Observed(Arc<Metrics>);
+
+impl UpstreamObserver for Observed {
+    fn request(&self, seen: Seen<'_>) {
+        let result = if seen.class == "2xx" { "ok" } else { seen.class };
+        self.0.provider_request(seen.provider, result, seen.elapsed);
     }
 }
 
@@ -217,7 +254,10 @@ fn lock(data_dir: &Path) -> Result<File> {
     let path = data_dir.join("velro.lock");
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     file.try_lock().map_err(|_| {
-        anyhow::anyhow!("another velro serves from {}; stop it, or choose another folder with --data", data_dir.display())
+        anyhow::anyhow!(
+            "another velro serves from {}; stop it, or choose another folder with --data",
+            data_dir.display()
+        )
     })?;
     Ok(file)
 }
