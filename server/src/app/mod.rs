@@ -73,6 +73,8 @@ impl App {
         let registry = Registry::read(&config.providers_path, clock::now())?;
         let store = open_store(&config, true).await?;
         let lock = lock(&config.data_dir)?;
+        // The lock says that we are alone: whoever held a lease is dead, and what it left is resumed at once.
+        store.free_all_leases().await?;
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
         let metrics = Arc::new(Metrics::new()?);

@@ -274,6 +274,25 @@ impl Write for ReleaseLeases {
     }
 }
 
+/// Everybody who held a lease is dead.
+pub(super) struct FreeAllLeases;
+
+#[async_trait]
+impl Write for FreeAllLeases {
+    type Out = u64;
+
+    async fn apply(&self, conn: &mut SqliteConnection) -> Result<u64> {
+        let freed = sqlx::query(
+            "UPDATE attempts SET lease_owner = NULL \
+             WHERE lease_owner IS NOT NULL AND state IN ('prepared', 'sending', 'accepted', 'unknown')",
+        )
+        .execute(&mut *conn)
+        .await?;
+        sqlx::query("DELETE FROM leases").execute(conn).await?;
+        Ok(freed.rows_affected())
+    }
+}
+
 #[derive(Serialize)]
 struct StepRow<'a> {
     index: usize,

@@ -236,6 +236,10 @@ impl Store for SqliteStore {
         self.writer.run(attempts::ReleaseLeases { worker }).await
     }
 
+    async fn free_all_leases(&self) -> Result<u64> {
+        self.writer.run(attempts::FreeAllLeases).await
+    }
+
     async fn save_step(&self, step: SaveStep) -> Result<Saved> {
         self.writer.step(step).await
     }
