@@ -1,1 +1,58 @@
-//! The REST surface.
+//! The REST surface: the only module that knows Salvo and public JSON.
+//!
+//! One file per resource in [`routes`]; [`problem`] has every error, [`input`] reads requests. Domain types never derive
+//! the public JSON: each route writes its own and converts by hand.
+
+pub mod problem;
+pub mod routes;
+
+mod caller;
+mod hoops;
+mod input;
+mod limits;
+
+use salvo::Service;
+use salvo::routing::Router;
+use std::sync::Arc;
+
+use crate::auth::Auth;
+use crate::catalog::Shelf;
+use crate::config::Config;
+use crate::intake::Intake;
+use crate::outputs::Outputs;
+use crate::provider::ProviderShelf;
+use crate::queue::Queue;
+use crate::queue::live::Live;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+pub use caller::Caller;
+pub use limits::RateLimiter;
+
+/// What the handlers work with; one for the process, in the depot of every request.
+#[allow(missing_docs)]
+pub struct Services {
+    pub config: Arc<Config>,
+    pub store: Arc<dyn Store>,
+    pub shelf: Arc<Shelf>,
+    pub providers: Arc<ProviderShelf>,
+    pub queue: Arc<dyn Queue>,
+    pub live: Arc<Live>,
+    pub intake: Arc<Intake>,
+    pub outputs: Arc<Outputs>,
+    pub auth: Arc<Auth>,
+    pub metrics: Arc<Metrics>,
+    pub limiter: Arc<RateLimiter>,
+}
+
+/// Every route with its hoops, but without the services: what the documentation is made from.
+///
+/// Both spellings of a path, with and without a trailing slash, are the same route.
+pub fn router() -> Router {
+    Router::new().filter(hoops::HeadIsGet).push(routes::router())
+}
+
+/// The REST surface, ready to be served or tested.
+pub fn service(services: Arc<Services>) -> Service {
+    hoops::wrap(Service::new(router()), services)
+}

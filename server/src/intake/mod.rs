@@ -1,1 +1,240 @@
-//! Takes a client call to a stored, held, queued generation.
+//! From a client's call to a stored, held and queued generation, and from a wish to stop to what became of it.
+//!
+//! The one way in for every surface: the REST routes today, compatible surfaces later. Validation and price come from
+//! the in-memory registry, so a submit costs one round trip to the database. What is enqueued after the commit may be
+//! lost with the process: the store is the truth, and the worker rebuilds the queue from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+use crate::catalog::{ClientCall, Model, ParamFault, Registry, Shelf, ValidCall};
+use crate::clock;
+use crate::failpoint;
+use crate::generation::{Generation, Status};
+use crate::id::{GenerationId, ProjectId, UserId};
+use crate::ledger::Credits;
+use crate::provider::ProviderShelf;
+use crate::queue::live::{Live, Seen};
+use crate::queue::{Job, Queue};
+use crate::store::{Cancelled, IdempotencyKey, NewGeneration, Store, StoreError, Submitted};
+
+/// How long a cancel waits for the provider's word before it answers that the wish is noted.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The intake and what it works with.
+pub struct Intake {
+    /// Truth.
+    pub store: Arc<dyn Store>,
+    /// Models and prices.
+    pub shelf: Arc<Shelf>,
+    /// Whether a provider is ready.
+    pub providers: Arc<ProviderShelf>,
+    /// Whose turn it is.
+    pub queue: Arc<dyn Queue>,
+    /// Watchers and nudges.
+    pub live: Arc<Live>,
+}
+
+/// A client's call with its owner.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Request<'a> {
+    pub user_id: UserId,
+    pub project_id: Option<ProjectId>,
+    pub model_id: &'a str,
+    pub call: ClientCall<'a>,
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+/// Why a call was not accepted. Nothing was changed.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The registry has no such model; the ids it has.
+    UnknownModel(Vec<String>),
+    /// Switched off, or its provider is not ready: the reason, fit for clients.
+    ModelUnavailable(String),
+    /// The call breaks rules of the model.
+    Invalid(Vec<ParamFault>),
+    /// The idempotency key belongs to another request.
+    KeyReused,
+    /// Too little.
+    #[allow(missing_docs)]
+    Insufficient { required: Credits, available: Credits },
+    /// Not the user's.
+    NoSuchProject,
+    /// The account is gone.
+    NoSuchUser,
+    /// The database.
+    Store(StoreError),
+}
+
+/// An accepted call.
+#[derive(Debug)]
+pub struct Accepted {
+    /// As stored.
+    pub generation: Box<Generation>,
+    /// The idempotency key had been used for the same request; nothing was bought again.
+    pub replayed: bool,
+    /// Jobs ahead; `None` when it does not wait.
+    pub position: Option<u64>,
+    /// How long it usually takes, in seconds.
+    pub estimated_seconds: u64,
+}
+
+/// What became of a wish to stop.
+#[derive(Debug)]
+pub enum Stopped {
+    /// Cancelled; nothing was charged.
+    Cancelled(Box<Generation>),
+    /// The provider has been asked and has not answered yet.
+    Asked(Box<Generation>),
+    /// It had ended before, or ended first.
+    Ended(Box<Generation>),
+}
+
+impl Intake {
+    /// The price of a call and what would be sent, without submitting it.
+    pub fn quote(&self, model_id: &str, call: &ClientCall<'_>) -> Result<(Arc<Model>, ValidCall), Refusal> {
+        let registry = self.shelf.get();
+        let model = self.usable(&registry, model_id)?;
+        let valid = model.check(call).map_err(Refusal::Invalid)?;
+        Ok((model, valid))
+    }
+
+    /// Accepts a call: exactly one generation and one hold, or a refusal that changed nothing.
+    pub async fn submit(&self, request: Request<'_>) -> Result<Accepted, Refusal> {
+        let (model, valid) = self.quote(request.model_id, &request.call)?;
+        let new = NewGeneration {
+            id: GenerationId::new(),
+            user_id: request.user_id,
+            project_id: request.project_id,
+            model_id: model.id.clone(),
+            provider: model.provider.clone(),
+            media_type: model.media_type,
+            prompt: valid.prompt,
+            negative_prompt: valid.negative_prompt,
+            reference_image_url: valid.reference_image_url,
+            parameters: valid.parameters,
+            dropped_parameters: valid.dropped,
+            provider_model: valid.provider_model,
+            provider_input: valid.provider_input,
+            price: valid.price,
+            price_basis: valid.price_basis,
+            idempotency: request.idempotency,
+            now: clock::now(),
+        };
+        let estimated_seconds = model.typical_ms.div_ceil(1000);
+        let generation = match self.store.submit(new).await.map_err(Refusal::Store)? {
+            Submitted::New { generation, event, .. } => {
+                failpoint::at("intake::stored");
+                self.live.publish(&[event]);
+                self.enqueue(&generation).await;
+                generation
+            }
+            Submitted::Replayed(generation) => {
+                let position = self.position(&generation).await;
+                return Ok(Accepted {
+                    generation,
+                    replayed: true,
+                    position,
+                    estimated_seconds,
+                });
+            }
+            Submitted::KeyReused => return Err(Refusal::KeyReused),
+            Submitted::Insufficient { required, available } => {
+                return Err(Refusal::Insufficient { required, available });
+            }
+            Submitted::NoSuchProject => return Err(Refusal::NoSuchProject),
+            Submitted::NoSuchUser => return Err(Refusal::NoSuchUser),
+        };
+        let position = self.position(&generation).await;
+        Ok(Accepted {
+            generation,
+            replayed: false,
+            position,
+            estimated_seconds,
+        })
+    }
+
+    /// Jobs ahead of a waiting generation; `None` when it does not wait or the queue cannot say.
+    pub async fn position(&self, generation: &Generation) -> Option<u64> {
+        if generation.status != Status::Queued {
+            return None;
+        }
+        self.queue.position(generation.id).await.ok().flatten()
+    }
+
+    /// Stops a generation if it can be stopped. Cancelling and completing race, exactly one wins.
+    pub async fn cancel(&self, owner: UserId, id: GenerationId) -> Result<Option<Stopped>, StoreError> {
+        // Watch first: the end may come between the wish and the wait.
+        let mut watch = self.live.watch(id);
+        match self.store.cancel(owner, id, clock::now()).await? {
+            None => Ok(None),
+            Some(Cancelled::Already(generation)) => Ok(Some(Stopped::Ended(generation))),
+            Some(Cancelled::Now { generation, events }) => {
+                self.live.publish(&events);
+                if self.queue.remove(id).await.is_err() {
+                    tracing::warn!(generation_id = %id, "cancelled, but still in the queue; the worker will skip it");
+                }
+                Ok(Some(Stopped::Cancelled(generation)))
+            }
+            Some(Cancelled::Requested { generation, attempt }) => {
+                self.live.nudge(attempt);
+                let ended = timeout(CANCEL_PATIENCE, async {
+                    loop {
+                        match watch.next().await {
+                            Seen::Event(event) if event.kind.is_final() => break,
+                            Seen::Closed => std::future::pending().await,
+                            Seen::Event(_) | Seen::Lagged => {}
+                        }
+                    }
+                })
+                .await;
+                if ended.is_err() {
+                    return Ok(Some(Stopped::Asked(generation)));
+                }
+                Ok(self
+                    .store
+                    .generation(owner, id)
+                    .await?
+                    .map(Box::new)
+                    .map(|now| match now.status {
+                        Status::Cancelled => Stopped::Cancelled(now),
+                        _ => Stopped::Ended(now),
+                    }))
+            }
+        }
+    }
+
+    fn usable(&self, registry: &Registry, model_id: &str) -> Result<Arc<Model>, Refusal> {
+        let Some(model) = registry.model(model_id) else {
+            return Err(Refusal::UnknownModel(
+                registry.available(None).map(|m| m.id.clone()).collect(),
+            ));
+        };
+        if !registry.is_available(model) {
+            return Err(Refusal::ModelUnavailable(
+                "The operator has switched this model off".into(),
+            ));
+        }
+        match self.providers.get(&model.provider) {
+            Some(provider) if provider.not_ready.is_none() => Ok(Arc::clone(model)),
+            _ => Err(Refusal::ModelUnavailable(
+                "The provider of this model is not configured on this server".into(),
+            )),
+        }
+    }
+
+    async fn enqueue(&self, generation: &Generation) {
+        let job = Job {
+            id: generation.id,
+            user_id: generation.user_id,
+            provider: generation.provider.clone(),
+            cost: generation.price.0.max(1) as u64,
+        };
+        if let Err(error) = self.queue.enqueue(job).await {
+            tracing::warn!(generation_id = %generation.id, error = %error, "not enqueued; the sweeper will do it");
+        }
+    }
+}

@@ -8,18 +8,41 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::broadcast;
 
 use crate::generation::Event;
-use crate::id::GenerationId;
+use crate::id::{AttemptId, GenerationId};
 
 /// Events a slow watcher may be behind before it has to read from the store.
 const BUFFER: usize = 64;
 
+/// Nudges that may wait for a busy worker; more make it look at the store instead.
+const NUDGES: usize = 1024;
+
 /// The hub.
-#[derive(Default)]
 pub struct Live {
     channels: Mutex<HashMap<GenerationId, broadcast::Sender<Arc<Event>>>>,
+    nudges: broadcast::Sender<AttemptId>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Live {
+            channels: Mutex::default(),
+            nudges: broadcast::channel(NUDGES).0,
+        }
+    }
 }
 
 impl Live {
+    /// Tells the workers that an attempt is due now (a cancel, a webhook). Losing a nudge only costs time.
+    pub fn nudge(&self, attempt: AttemptId) {
+        // An error only says that no worker listens in this process.
+        let _ = self.nudges.send(attempt);
+    }
+
+    /// The worker's end of [`Live::nudge`].
+    pub fn nudges(&self) -> broadcast::Receiver<AttemptId> {
+        self.nudges.subscribe()
+    }
+
     /// A subscription to what is published from now on.
     pub fn watch(self: &Arc<Self>, id: GenerationId) -> Watch {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
