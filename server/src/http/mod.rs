@@ -10,6 +10,7 @@ mod caller;
 mod input;
 
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::Auth;
 use crate::catalog::Shelf;
@@ -37,4 +38,6 @@ pub struct Services {
     pub outputs: Arc<Outputs>,
     pub auth: Arc<Auth>,
     pub metrics: Arc<Metrics>,
+    /// Cancelled when the server drains: open streams end.
+    pub shutdown: CancellationToken,
 }
