@@ -2,13 +2,15 @@
 //!
 //! Everything behind here is a pure [`velro_plugin::Provider`]; the HTTP is performed by [`crate::upstream`].
 
+pub mod fal;
 pub mod sandbox;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use velro_plugin::{Manifest, Provider};
 
-use crate::config::Secret;
+use crate::catalog::{ProviderEntry, ProviderKind, Registry};
+use crate::config::{Config, Secret};
 
 /// A provider that is ready to be stepped, with what the host needs to perform its requests.
 pub struct LoadedProvider {
@@ -28,14 +30,75 @@ pub struct LoadedProvider {
     pub timeout_ms: u32,
 }
 
+/// The providers of one registry, by the name of their entry.
+#[derive(Default)]
+pub struct Providers {
+    by_name: HashMap<String, Arc<LoadedProvider>>,
+}
+
+impl Providers {
+    /// Loads every entry of the registry. One that cannot be used is there all the same and says why.
+    pub fn build(config: &Config, registry: &Registry) -> Self {
+        let loaded = registry.providers.values().map(|entry| load(config, entry));
+        Providers {
+            by_name: loaded.map(|p| (p.name.clone(), Arc::new(p))).collect(),
+        }
+    }
+
+    /// A provider by the name of its entry.
+    pub fn get(&self, name: &str) -> Option<&Arc<LoadedProvider>> {
+        self.by_name.get(name)
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<LoadedProvider>> {
+        self.by_name.values()
+    }
+}
+
+fn load(config: &Config, entry: &ProviderEntry) -> LoadedProvider {
+    let mut secrets = HashMap::new();
+    let mut not_ready = None;
+    let provider: Arc<dyn Provider> = match entry.kind {
+        ProviderKind::Sandbox => Arc::new(sandbox::Sandbox),
+        ProviderKind::Fal => {
+            let fal = fal::Fal::new(&config.fal);
+            match &config.fal.key {
+                Some(key) => drop(secrets.insert(fal::KEY_NAME.to_owned(), key.clone())),
+                None => not_ready = Some(format!("{} is not set", fal::KEY_NAME)),
+            }
+            if let Some(fault) = fal.fault() {
+                not_ready = Some(format!("FAL_QUEUE_URL: {fault}"));
+            } else if config.fal.queue_url.starts_with("http:") && !config.upstream_allow_private {
+                not_ready = Some("FAL_QUEUE_URL must use https (http only with UPSTREAM_ALLOW_PRIVATE=true)".into());
+            }
+            Arc::new(fal)
+        }
+    };
+    let manifest = provider.manifest().unwrap_or_else(|fault| {
+        not_ready = Some(format!("the provider cannot describe itself: {fault}"));
+        Manifest::new(&entry.name, "")
+    });
+    LoadedProvider {
+        name: entry.name.clone(),
+        hosts: manifest.hosts.clone(),
+        provider,
+        manifest,
+        secrets,
+        not_ready,
+        timeout_ms: entry.timeout_ms,
+    }
+}
+
 /// Where everybody finds the present providers; a change of the registry replaces them in one step.
+#[derive(Default)]
 pub struct ProviderShelf {
-    current: arc_swap::ArcSwap<HashMap<String, Arc<LoadedProvider>>>,
+    current: arc_swap::ArcSwap<Providers>,
 }
 
 impl ProviderShelf {
     /// A shelf with these providers on it.
-    pub fn new(providers: HashMap<String, Arc<LoadedProvider>>) -> Self {
+    pub fn new(providers: Providers) -> Self {
         ProviderShelf {
             current: arc_swap::ArcSwap::from_pointee(providers),
         }
@@ -47,7 +110,7 @@ impl ProviderShelf {
     }
 
     /// Replaces all.
-    pub fn set(&self, providers: HashMap<String, Arc<LoadedProvider>>) {
+    pub fn set(&self, providers: Providers) {
         self.current.store(Arc::new(providers));
     }
 }
