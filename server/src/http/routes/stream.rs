@@ -5,10 +5,10 @@
 //! client that goes away takes everything with it. Events come from [`Live`](crate::queue::live::Live), which is
 //! subscribed before the store is read, so that nothing falls between; what comes twice is told once, by its number.
 
-use salvo::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use salvo::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use salvo::http::{ResBody, StatusCode};
 use salvo::oapi::endpoint;
-use salvo::{Depot, Request, Response, Router};
+use salvo::{Depot, FlowCtrl, Request, Response, Router, handler};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
@@ -22,12 +22,15 @@ use super::submissions::{any_id, missing};
 use super::watching::{Ports, Presence, Tower};
 use crate::clock;
 use crate::generation::{Event, EventKind, Generation, Status};
+use crate::http::hoops::bearer;
 use crate::http::input::{Query, services};
+use crate::http::limits::{Policy, limit};
 use crate::http::problem::Result;
 use crate::http::{Caller, Services};
 use crate::id::{GenerationId, UserId};
 use crate::queue::live::{Seen, Watch};
 use crate::store;
+use crate::telemetry::StreamGuard;
 
 /// Longest silence; proxies close connections that are silent for longer.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -35,7 +38,10 @@ const HEARTBEAT_FRAME: &str = ": heartbeat\n\n";
 
 /// The route below `/api/v1/generations/async`.
 pub fn router() -> Router {
-    Router::with_path("{generation_id}/stream").get(StreamGeneration::default())
+    Router::with_path("{generation_id}/stream")
+        .hoop(watching_caller)
+        .hoop(limit(Policy::Status))
+        .get(StreamGeneration::default())
 }
 
 /// The handler with what its watchers share.
@@ -79,8 +85,8 @@ pub struct StreamGeneration {
 impl StreamGeneration {
     async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut Response) -> Result<()> {
         let services = services(depot)?;
+        let owner = Caller::of(depot)?.user_id;
         let id = any_id(req)?;
-        let owner = viewer(services, req, depot, id)?;
         let last_seen = last_event_id(req);
         let Some(watcher) = Watcher::open(&self.tower, services, owner, id, last_seen).await? else {
             res.status_code(StatusCode::NO_CONTENT);
@@ -102,9 +108,29 @@ impl StreamGeneration {
     }
 }
 
-/// Whose eyes these are.
-fn viewer(_services: &Services, _req: &Request, depot: &Depot, _id: GenerationId) -> Result<UserId> {
-    Ok(Caller::of(depot)?.user_id)
+/// Puts the watcher into the depot: the owner of the bearer token, or of the stream token of the URL when no header was
+/// sent. Whether the generation is theirs is looked up by the handler.
+#[handler]
+async fn watching_caller(req: &mut Request, depot: &mut Depot, res: &mut Response, ctrl: &mut FlowCtrl) {
+    match viewer(req, depot) {
+        Ok(caller) => {
+            depot.insert_typed(caller);
+            ctrl.call_next(req, depot, res).await;
+        }
+        Err(problem) => {
+            res.render(problem);
+            ctrl.skip_rest();
+        }
+    }
+}
+
+fn viewer(req: &Request, depot: &Depot) -> Result<Caller> {
+    let auth = &services(depot)?.auth;
+    let query = Query::of(req);
+    match query.text("token").filter(|_| !req.headers().contains_key(AUTHORIZATION)) {
+        Some(token) => Ok(auth.verify_stream_token(token, any_id(req)?)?),
+        None => Ok(auth.verify(bearer(req)?)?),
+    }
 }
 
 /// Number of the last event the client saw; nonsense counts as none.
@@ -130,6 +156,7 @@ struct Watcher {
     queued: bool,
     ended: bool,
     heartbeat_at: Instant,
+    _counted: StreamGuard,
 }
 
 impl Watcher {
@@ -166,6 +193,7 @@ impl Watcher {
             queued: false,
             ended: false,
             heartbeat_at: Instant::now() + HEARTBEAT,
+            _counted: services.metrics.stream_opened(),
         };
         let missed = last_seen.map_or(&[][..], |seq| &events[events.partition_point(|e| e.seq <= seq)..]);
         if missed.is_empty() {

@@ -8,25 +8,30 @@ use serde::Serialize;
 
 use super::call::{self, Call, CallBody};
 use super::generation_view::{AsyncGeneration, HistoryRecord};
+use super::models;
 use crate::clock;
 use crate::generation::{Generation, Status};
+use crate::http::hoops::authenticated;
 use crate::http::input::{Query, json, services};
+use crate::http::limits::{Policy, limit};
 use crate::http::problem::{Problem, Result};
 use crate::http::{Caller, Services};
 use crate::id::GenerationId;
-use crate::intake::Stopped;
+use crate::intake::{Accepted, Stopped};
 use crate::store::GenerationFilter;
 
-/// Tells that the answer is the one of an earlier request with the same `Idempotency-Key`.
-pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// Routes below `/api/v1/generations/async`; all need a caller.
+/// Routes below `/api/v1/generations/async`.
 pub fn router() -> Router {
+    let limited = |path: &str, policy| Router::with_path(path).hoop(limit(policy));
     Router::new()
-        .push(Router::with_path("submit").post(submit_generation))
-        .push(Router::with_path("{generation_id}/status").get(generation_status))
-        .push(Router::with_path("{generation_id}/cancel").delete(cancel_generation))
-        .push(Router::with_path("user/history").get(generation_history))
+        .hoop(authenticated)
+        .push(limited("submit", Policy::Submit).post(submit_generation))
+        .push(limited("{generation_id}/status", Policy::Status).get(generation_status))
+        .push(limited("{generation_id}/cancel", Policy::Api).delete(cancel_generation))
+        .push(limited("user/history", Policy::Api).get(generation_history))
+        .push(limited("models/available", Policy::Api).get(models::available_models))
 }
 
 /// Submit a generation
@@ -48,10 +53,15 @@ async fn submit_generation(req: &mut Request, depot: &mut Depot, res: &mut Respo
     let call: Call = body.clean()?;
     let key = call::idempotency_key(req, &call)?;
     let accepted = call.submit(services, caller, key).await?;
+    mark_replayed(res, &accepted);
+    Ok(Json(shown(services, &accepted.generation, accepted.position)))
+}
+
+/// Tells that the answer is the one of an earlier request with the same `Idempotency-Key`.
+pub fn mark_replayed(res: &mut Response, accepted: &Accepted) {
     if accepted.replayed {
         res.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    Ok(Json(shown(services, &accepted.generation, accepted.position)))
 }
 
 /// Status of a generation
