@@ -110,9 +110,9 @@ struct Health {
 
 /// The word for the state of the registry.
 fn registry_state(services: &Services) -> &'static str {
-    match services.metrics.is_registry_edit_refused() {
-        true => "edit_refused",
-        false => "current",
+    match services.registry_health.snapshot().error {
+        Some(_) => "edit_refused",
+        None => "current",
     }
 }
 
@@ -338,6 +338,13 @@ async fn metrics(depot: &mut Depot, res: &mut Response) -> Result<()> {
     if services.metrics.refresh_due(GAUGES_EVERY) {
         refresh_gauges(services).await;
     }
+    let registry = services.registry_health.snapshot();
+    services.metrics.registry(
+        &registry.revision,
+        registry.reloads_ok,
+        registry.reloads_failed,
+        registry.error.is_some(),
+    );
     let text = services.metrics.render().map_err(Problem::internal)?;
     res.headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_CONTENT_TYPE));
