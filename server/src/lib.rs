@@ -25,4 +25,5 @@ pub mod telemetry;
 pub mod worker;
 
 pub mod clock;
+pub mod document;
 pub mod id;

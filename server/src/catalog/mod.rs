@@ -4,9 +4,16 @@
 //! changes, and jobs in flight keep the one they began with.
 
 mod call;
+pub mod file;
+mod listing;
 mod model;
+pub mod names;
+mod params;
 mod registry;
 
 pub use call::{ClientCall, ParamFault, ValidCall};
+pub use file::RegistryErrors;
+pub use listing::by_type_then_credits;
 pub use model::{Feature, InputRule, Model, ModelStatus, Param, ParamType};
+pub use params::{Refusal, key_text};
 pub use registry::{ProviderEntry, ProviderKind, Registry, Shelf};

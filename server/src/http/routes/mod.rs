@@ -25,7 +25,11 @@ fn generation_side() -> Router {
     Router::new()
         .push(
             Router::with_path("api/v1")
-                .push(Router::with_path("generations/async").push(stream::router()).push(submissions::router()))
+                .push(
+                    Router::with_path("generations/async")
+                        .push(stream::router())
+                        .push(submissions::router()),
+                )
                 .push(generations_router())
                 .push(models::router()),
         )
