@@ -14,7 +14,10 @@ const TAGS: &[(&str, &str)] = &[
     ("credits", "Balance and statement. Credits are integers."),
     ("projects", "Folders for generations."),
     ("async generations", "Submit, watch, cancel: the main job."),
-    ("generations", "The same generations as a collection, with forms and uploads."),
+    (
+        "generations",
+        "The same generations as a collection, with forms and uploads.",
+    ),
     ("models", "What can be generated and what it costs."),
     ("outputs", "Delivered files behind signed URLs."),
     ("webhooks", "For providers."),
@@ -44,7 +47,8 @@ pub fn document() -> OpenApi {
         .add_security_scheme("bearer", SecurityScheme::Http(bearer))
         .tags(TAGS.iter().map(|(name, text)| Tag::new(*name).description(*text)));
     // The merge warns about the names that `REST_PARAMETERS` repairs below.
-    let document = tracing::subscriber::with_default(NoSubscriber::default(), || document.merge_router(&super::router()));
+    let document =
+        tracing::subscriber::with_default(NoSubscriber::default(), || document.merge_router(&super::router()));
     repair(document)
 }
 
@@ -54,7 +58,9 @@ fn repair(mut document: OpenApi) -> OpenApi {
     let paths = std::mem::take(&mut document.paths);
     for (path, item) in paths.iter() {
         let mut item = item.clone();
-        let path = REST_PARAMETERS.iter().fold(path.clone(), |path, (from, to)| path.replace(from, to));
+        let path = REST_PARAMETERS
+            .iter()
+            .fold(path.clone(), |path, (from, to)| path.replace(from, to));
         for operation in item.operations.values_mut() {
             repair_operation(operation, &mut ids);
         }

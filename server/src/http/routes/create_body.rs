@@ -4,8 +4,8 @@
 use salvo::extract::{Extractible, Metadata};
 use salvo::http::form::FormLimits;
 use salvo::oapi::{
-    BasicType, Components, Content, EndpointArgRegister, KnownFormat, Object, Operation, RequestBody, Required, SchemaFormat,
-    ToSchema,
+    BasicType, Components, Content, EndpointArgRegister, KnownFormat, Object, Operation, RequestBody, Required,
+    SchemaFormat, ToSchema,
 };
 use salvo::{Depot, Request, Writer};
 use serde::Deserialize;
@@ -107,7 +107,13 @@ async fn read_form(req: &mut Request, max_bytes: u64) -> Result<CallBody> {
     req.set_form_limits(FormLimits::new().max_parts(FORM_PARTS_MAX).max_files(2));
     let form = req.form_data_max_size(max_bytes as usize).await?;
     let mut body = Map::new();
-    for name in ["model_id", "prompt", "negative_prompt", "reference_image_url", "project_id"] {
+    for name in [
+        "model_id",
+        "prompt",
+        "negative_prompt",
+        "reference_image_url",
+        "project_id",
+    ] {
         if let Some(text) = form.fields.get(name) {
             body.insert(name.to_owned(), Value::from(text.as_str()));
         }
@@ -121,10 +127,17 @@ async fn read_form(req: &mut Request, max_bytes: u64) -> Result<CallBody> {
 fn parameters_of(text: &str) -> Result<Value> {
     let rule = |msg: String, kind: &str| Problem::field(&["body", "parameters"], msg, kind);
     if text.chars().count() > PARAMETERS_MAX_CHARS {
-        return Err(rule(format!("must be at most {PARAMETERS_MAX_CHARS} characters"), "too_long"));
+        return Err(rule(
+            format!("must be at most {PARAMETERS_MAX_CHARS} characters"),
+            "too_long",
+        ));
     }
-    let value: Value = from_json(text.as_bytes(), "parameters")
-        .map_err(|_| rule("must be a JSON object as text, for example {\"num_images\": 2}".into(), "json"))?;
+    let value: Value = from_json(text.as_bytes(), "parameters").map_err(|_| {
+        rule(
+            "must be a JSON object as text, for example {\"num_images\": 2}".into(),
+            "json",
+        )
+    })?;
     match value.is_object() {
         true => Ok(value),
         false => Err(rule("must be a JSON object".into(), "type")),
@@ -208,7 +221,10 @@ impl EndpointArgRegister for CreateCall {
         let body = RequestBody::new()
             .required(Required::True)
             .add_content("application/json", Content::new(CallBody::to_schema(components)))
-            .add_content("multipart/form-data", Content::new(salvo::oapi::Schema::from(with_file)))
+            .add_content(
+                "multipart/form-data",
+                Content::new(salvo::oapi::Schema::from(with_file)),
+            )
             .add_content("application/x-www-form-urlencoded", Content::new(fields));
         operation.request_body = Some(body);
     }
@@ -231,7 +247,14 @@ mod tests {
 
     #[test]
     fn values_are_scalars_or_lists_of_scalars() {
-        for good in [json!("a"), json!(1), json!(1.5), json!(true), json!([1, "a"]), json!([])] {
+        for good in [
+            json!("a"),
+            json!(1),
+            json!(1.5),
+            json!(true),
+            json!([1, "a"]),
+            json!([]),
+        ] {
             assert!(check_value(&good).is_ok(), "{good}");
         }
         for bad in [

@@ -23,7 +23,7 @@ pub fn router() -> Router {
 /// OpenAPI 3.1.
 #[endpoint(
     tags("system"),
-    responses((status_code = 200, description = "The document", body = Object, content_type = "application/json")),
+    responses((status_code = 200, description = "The document", body = serde_json::Value, content_type = "application/json")),
     status_codes(200)
 )]
 async fn openapi_document(res: &mut Response) {

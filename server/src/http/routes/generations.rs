@@ -3,7 +3,7 @@
 
 use salvo::oapi::{ToSchema, endpoint};
 use salvo::prelude::Json;
-use salvo::{Depot, Request, Response, Router};
+use salvo::{Depot, Request, Response, Router, Writer as _};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -96,7 +96,10 @@ async fn list_generations(req: &mut Request, depot: &mut Depot) -> Result<Json<V
     };
     let page = services.store.generations(caller.user_id, filter).await?;
     let now = clock::now();
-    let objects = page.items.iter().map(|g| GenerationObject::of(g, &services.outputs, now));
+    let objects = page
+        .items
+        .iter()
+        .map(|g| GenerationObject::of(g, &services.outputs, now));
     Ok(Json(objects.collect()))
 }
 
@@ -167,7 +170,11 @@ async fn get_generation(req: &mut Request, depot: &mut Depot) -> Result<Json<Gen
     let services = services(depot)?;
     let caller = Caller::of(depot)?;
     let id: GenerationId = path_id(req, "generation_id")?;
-    let generation = services.store.generation(caller.user_id, id).await?.ok_or_else(missing)?;
+    let generation = services
+        .store
+        .generation(caller.user_id, id)
+        .await?
+        .ok_or_else(missing)?;
     Ok(Json(GenerationObject::of(&generation, &services.outputs, clock::now())))
 }
 
@@ -192,7 +199,11 @@ async fn delete_generation(req: &mut Request, depot: &mut Depot) -> Result<Json<
     let services = services(depot)?;
     let caller = Caller::of(depot)?;
     let id: GenerationId = path_id(req, "generation_id")?;
-    match services.store.delete_generation(caller.user_id, id, clock::now()).await? {
+    match services
+        .store
+        .delete_generation(caller.user_id, id, clock::now())
+        .await?
+    {
         Deleted::Missing => Err(missing()),
         Deleted::Unfinished(status) => Err(Problem::new(
             Code::Conflict,
@@ -261,7 +272,11 @@ async fn generation_media_urls(req: &mut Request, depot: &mut Depot) -> Result<J
     let services = services(depot)?;
     let caller = Caller::of(depot)?;
     let id: GenerationId = path_id(req, "generation_id")?;
-    let generation = services.store.generation(caller.user_id, id).await?.ok_or_else(missing)?;
+    let generation = services
+        .store
+        .generation(caller.user_id, id)
+        .await?
+        .ok_or_else(missing)?;
     let now = clock::now();
     let ttl = services.config.output_url_ttl;
     let signed_urls = output_urls(&generation, &services.outputs, now).unwrap_or_default();

@@ -26,7 +26,11 @@ pub(super) fn router() -> Router {
     Router::new()
         .push(
             Router::with_path("api/v1")
-                .push(Router::with_path("generations/async").push(stream::router()).push(submissions::router()))
+                .push(
+                    Router::with_path("generations/async")
+                        .push(stream::router())
+                        .push(submissions::router()),
+                )
                 .push(generations_router())
                 .push(models::router())
                 .push(Router::with_path("credits").push(credits::router()))

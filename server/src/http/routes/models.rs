@@ -38,7 +38,10 @@ pub fn supported_router() -> Router {
 #[handler]
 async fn cacheable(req: &mut Request, depot: &mut Depot, res: &mut Response, ctrl: &mut FlowCtrl) {
     ctrl.call_next(req, depot, res).await;
-    if !res.status_code.is_some_and(|s| s.is_client_error() || s.is_server_error()) {
+    if !res
+        .status_code
+        .is_some_and(|s| s.is_client_error() || s.is_server_error())
+    {
         res.headers_mut()
             .insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
     }
@@ -107,7 +110,9 @@ fn infos(registry: &Registry) -> Vec<ModelInfo> {
 )]
 async fn generation_models(depot: &mut Depot) -> Result<Json<Infos>> {
     let registry = services(depot)?.shelf.get();
-    Ok(Json(Infos { models: infos(&registry) }))
+    Ok(Json(Infos {
+        models: infos(&registry),
+    }))
 }
 
 /// Models with their parameters, without a wrapper
@@ -236,7 +241,9 @@ impl SupportedModel {
 )]
 async fn supported_models(req: &mut Request, depot: &mut Depot) -> Result<Json<SupportedModels>> {
     let registry = services(depot)?.shelf.get();
-    let models: Vec<_> = wanted(&registry, &Query::of(req)).map(|m| SupportedModel::of(m)).collect();
+    let models: Vec<_> = wanted(&registry, &Query::of(req))
+        .map(|m| SupportedModel::of(m))
+        .collect();
     Ok(Json(SupportedModels {
         count: models.len(),
         models,

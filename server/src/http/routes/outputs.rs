@@ -46,7 +46,10 @@ async fn output_file(req: &mut Request, depot: &mut Depot, res: &mut Response) -
     let key = req.params().get("key").map(String::as_str).unwrap_or_default();
     let query = Query::of(req);
     let now = clock::now();
-    let (exp, sig) = (query.text("exp").unwrap_or_default(), query.text("sig").unwrap_or_default());
+    let (exp, sig) = (
+        query.text("exp").unwrap_or_default(),
+        query.text("sig").unwrap_or_default(),
+    );
     let path = services
         .outputs
         .verify(key, exp, sig, now)
@@ -64,7 +67,10 @@ async fn output_file(req: &mut Request, depot: &mut Depot, res: &mut Response) -
         HeaderName::from_static("cross-origin-resource-policy"),
         HeaderValue::from_static("cross-origin"),
     );
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
+    headers.insert(
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("sandbox; default-src 'none'"),
+    );
     headers.insert(CACHE_CONTROL, cache_control(exp, now.seconds()));
     headers.insert(CONTENT_DISPOSITION, disposition(key));
     file.send_with_method(req.method(), req.headers(), res).await;
@@ -88,7 +94,9 @@ fn disposition(key: &str) -> HeaderValue {
 
 fn sentence(text: &str) -> String {
     let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+    chars
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 #[cfg(test)]

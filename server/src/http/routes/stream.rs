@@ -127,7 +127,10 @@ async fn watching_caller(req: &mut Request, depot: &mut Depot, res: &mut Respons
 fn viewer(req: &Request, depot: &Depot) -> Result<Caller> {
     let auth = &services(depot)?.auth;
     let query = Query::of(req);
-    match query.text("token").filter(|_| !req.headers().contains_key(AUTHORIZATION)) {
+    match query
+        .text("token")
+        .filter(|_| !req.headers().contains_key(AUTHORIZATION))
+    {
         Some(token) => Ok(auth.verify_stream_token(token, any_id(req)?)?),
         None => Ok(auth.verify(bearer(req)?)?),
     }

@@ -38,13 +38,16 @@ struct WebhookAnswer {
         ("provider" = String, Path, description = "Name of the provider's entry."),
         ("attempt_id" = String, Path, format = "uuid"),
     ),
-    request_body(content = Object, content_type = "application/json", description = "As the provider sends it."),
+    request_body(content = serde_json::Value, content_type = "application/json", description = "As the provider sends it."),
     status_codes(200, 400, 401, 404, 413, 500, 503)
 )]
 async fn provider_webhook(req: &mut Request, depot: &mut Depot) -> Result<Json<WebhookAnswer>> {
     let services = services(depot)?;
     let name = req.params().get("provider").cloned().unwrap_or_default();
-    let attempt = req.params().get("attempt_id").and_then(|id| id.parse::<AttemptId>().ok());
+    let attempt = req
+        .params()
+        .get("attempt_id")
+        .and_then(|id| id.parse::<AttemptId>().ok());
     let unknown = || Problem::not_found("Attempt");
     // Only names we know get into a metric.
     let provider = services.providers.get(&name).ok_or_else(unknown)?;
@@ -55,10 +58,11 @@ async fn provider_webhook(req: &mut Request, depot: &mut Depot) -> Result<Json<W
         outcome("refused");
         tracing::warn!(provider = %provider.name, reason = %refused, "webhook refused");
         return Err(match refused {
-            HookRefused::KeysUnavailable => {
-                Problem::new(Code::Unavailable, "The signature cannot be checked at the moment; send it again")
-                    .retry_after(60)
-            }
+            HookRefused::KeysUnavailable => Problem::new(
+                Code::Unavailable,
+                "The signature cannot be checked at the moment; send it again",
+            )
+            .retry_after(60),
             refused => Problem::new(Code::Unauthorized, format!("The webhook is not believed: {refused}")),
         });
     }
