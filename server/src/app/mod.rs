@@ -70,7 +70,7 @@ pub async fn serve(config: Config) -> Result<()> {
 impl App {
     async fn build(config: Config) -> Result<App> {
         let config = Arc::new(config);
-        let registry = Registry::read(&config.providers_path, clock::now())?;
+        let registry = Registry::from_file(&config.providers_path, clock::now())?;
         let store = open_store(&config, true).await?;
         let lock = lock(&config.data_dir)?;
         // The lock says that we are alone: whoever held a lease is dead, and what it left is resumed at once.

@@ -4,6 +4,8 @@
 //! changes, and jobs in flight keep the one they began with.
 
 mod call;
+#[cfg(test)]
+mod call_tests;
 pub mod file;
 mod listing;
 mod model;

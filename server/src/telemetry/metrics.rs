@@ -4,8 +4,8 @@ use prometheus::core::Collector;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::clock::Micros;
 use crate::queue::Depth;
@@ -26,6 +26,7 @@ macro_rules! metrics {
         /// Every metric of the process. Share one; each method is cheap.
         pub struct Metrics {
             registry: Registry,
+            refreshed_at: Mutex<Option<Instant>>,
             $($(#[doc = $help])+ $field: $kind,)+
         }
 
@@ -38,7 +39,7 @@ macro_rules! metrics {
                     let $field = metrics!(@make $kind $name help [$($label),*] $($buckets)?)?;
                     register(&registry, &$field)?;
                 )+
-                Ok(Metrics { registry, $($field),+ })
+                Ok(Metrics { registry, refreshed_at: Mutex::default(), $($field),+ })
             }
         }
     };
@@ -205,6 +206,16 @@ impl Metrics {
     /// A sweep did something `n` times: `requeued`, `adopted`, `lease_lost`, `released`.
     pub fn sweep(&self, kind: &'static str, n: u64) {
         self.sweeps.with_label_values(&[kind]).inc_by(n);
+    }
+
+    /// True for one caller per period: it should refresh the gauges that cost a query.
+    pub fn refresh_due(&self, every: Duration) -> bool {
+        let mut refreshed_at = self.refreshed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = refreshed_at.is_none_or(|at| at.elapsed() >= every);
+        if due {
+            *refreshed_at = Some(Instant::now());
+        }
+        due
     }
 
     /// All of them in Prometheus' text form.
