@@ -170,7 +170,7 @@ fn libraries_stay_in_their_module() {
 #[test]
 fn stored_times_have_one_source() {
     let others = shipped().filter(|source| source.path != "server/src/clock.rs");
-    assert_none(others.flat_map(|source| rules::wall_clock(source)).collect());
+    assert_none(others.flat_map(rules::wall_clock).collect());
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn there_is_no_unsafe_code() {
     let others = sources()
         .iter()
         .filter(|source| !UNSAFE.contains(&source.path.as_str()));
-    assert_none(others.flat_map(|source| rules::unsafe_code(source)).collect());
+    assert_none(others.flat_map(rules::unsafe_code).collect());
 }
 
 #[test]
