@@ -227,9 +227,12 @@ pub enum GenerationsCommand {
     /// cases are listed.
     #[command(after_help = "\
 Examples:
-  velro generations resolve                                   list the open cases
-  velro generations resolve 0197c3.. --not-accepted           the provider knows nothing: fail it, release the credits
-  velro generations resolve 0197c3.. --accepted 764cabcf-b7   the provider took it under this id: fetch the result
+  velro generations resolve
+      lists the open cases
+  velro generations resolve 0197c3d2-... --not-accepted
+      the provider knows nothing of it: fail it and release the credits
+  velro generations resolve 0197c3d2-... --accepted 764cabcf-...
+      the provider took it under this id: go on and fetch the result
 
 Exit codes: 0 when it was settled or listed, 1 otherwise.")]
     Resolve {
