@@ -6,4 +6,5 @@
 
 pub mod clients;
 pub mod fal_sim;
+pub mod harness;
 pub mod tls;

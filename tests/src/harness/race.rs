@@ -1,0 +1,32 @@
+//! Many calls at once, and conditions that come true.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use futures_util::future::join_all;
+
+/// Runs `count` calls at once and gives their results in order.
+pub async fn race<T, F: Future<Output = T>>(count: usize, call: impl Fn(usize) -> F) -> Vec<T> {
+    join_all((0..count).map(call)).await
+}
+
+/// Asks again and again until `look` finds something.
+///
+/// # Errors
+/// After `patience`, with what was wanted.
+pub async fn eventually<T, F>(what: &str, patience: Duration, mut look: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<Option<T>>>,
+{
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(found) = look().await? {
+            return Ok(found);
+        }
+        if Instant::now() >= deadline {
+            bail!("not within {patience:?}: {what}");
+        }
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+}
