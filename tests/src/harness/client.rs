@@ -1,8 +1,10 @@
 //! One person at one server: the calls a frontend makes, and the raw ones tests need.
+//!
+//! A server that does not answer fails the test; where a test expects that, it uses [`Client::try_send`].
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
@@ -13,12 +15,9 @@ use super::{Reply, SOON, Stream};
 pub const PASSWORD: &str = "correct horse battery";
 
 /// Where submits go.
-const SUBMIT: &str = "/api/v1/generations/async/submit";
+pub const SUBMIT: &str = "/api/v1/generations/async/submit";
 
 /// A connection pool of its own: a pool must not outlive the runtime of its test.
-///
-/// # Panics
-/// Never in practice: nothing here can be wrong.
 pub(super) fn http() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
@@ -60,38 +59,31 @@ impl Client {
     }
 
     /// Registers somebody.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn register(base_url: &str, email: &str, password: &str) -> Result<Self> {
+    pub async fn register(base_url: &str, email: &str, password: &str) -> Self {
         let mut client = Self::anonymous(base_url);
         email.clone_into(&mut client.email);
         let body = json!({"email": email, "password": password, "full_name": "Test Person"});
-        let session = client.post("/api/v1/auth/register", &body).await?.ok();
-        client.adopt(&session)?;
-        Ok(client)
+        let session = client.post("/api/v1/auth/register", &body).await.ok();
+        client.adopt(&session);
+        client
     }
 
     /// A new session for the same person.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn login(&mut self, password: &str) -> Result<()> {
+    pub async fn login(&mut self, password: &str) {
         let body = json!({"email": self.email, "password": password});
-        let session = self.post("/api/v1/auth/login", &body).await?.ok();
-        self.adopt(&session)
+        let session = self.post("/api/v1/auth/login", &body).await.ok();
+        self.adopt(&session);
     }
 
     /// Takes over the tokens of a session answer.
-    ///
-    /// # Errors
-    /// If it is none.
-    pub fn adopt(&mut self, session: &Value) -> Result<()> {
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        self.token = Some(text(&session["access_token"]).context("no access_token")?);
-        self.refresh_token = text(&session["refresh_token"]).context("no refresh_token")?;
-        self.user_id = text(&session["user"]["id"]).context("no user.id")?;
-        Ok(())
+    pub fn adopt(&mut self, session: &Value) {
+        let text = |value: &Value| match value.as_str() {
+            Some(text) if !text.is_empty() => text.to_owned(),
+            _ => panic!("this is no session: {session}"),
+        };
+        self.token = Some(text(&session["access_token"]));
+        self.refresh_token = text(&session["refresh_token"]);
+        self.user_id = text(&session["user"]["id"]);
     }
 
     /// The same person with another token.
@@ -112,6 +104,12 @@ impl Client {
         }
     }
 
+    /// The access token.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        self.token.as_deref().expect("a person who is signed in")
+    }
+
     /// A request with the token; `path` starts with a slash, or is a whole URL.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = match path.starts_with('/') {
@@ -126,10 +124,15 @@ impl Client {
     }
 
     /// Sends a request and reads the answer whole.
+    pub async fn send(&self, request: RequestBuilder) -> Reply {
+        self.try_send(request).await.unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// The same, where the server may be dead.
     ///
     /// # Errors
-    /// If the server does not answer.
-    pub async fn send(&self, request: RequestBuilder) -> Result<Reply> {
+    /// If there is no whole answer.
+    pub async fn try_send(&self, request: RequestBuilder) -> Result<Reply> {
         let request = request.build()?;
         let name = format!("{} {}", request.method(), request.url());
         let response = self.http.execute(request).await.with_context(|| name.clone())?;
@@ -137,184 +140,156 @@ impl Client {
     }
 
     /// GET.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn get(&self, path: &str) -> Result<Reply> {
+    pub async fn get(&self, path: &str) -> Reply {
         self.send(self.request(Method::GET, path)).await
     }
 
     /// DELETE.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn delete(&self, path: &str) -> Result<Reply> {
+    pub async fn delete(&self, path: &str) -> Reply {
         self.send(self.request(Method::DELETE, path)).await
     }
 
     /// POST with a JSON body.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn post(&self, path: &str, body: &Value) -> Result<Reply> {
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
         self.send(self.request(Method::POST, path).json(body)).await
     }
 
     /// POST without a body.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn post_empty(&self, path: &str) -> Result<Reply> {
+    pub async fn post_empty(&self, path: &str) -> Reply {
         self.send(self.request(Method::POST, path)).await
     }
 
     /// PUT with a JSON body.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn put(&self, path: &str, body: &Value) -> Result<Reply> {
+    pub async fn put(&self, path: &str, body: &Value) -> Reply {
         self.send(self.request(Method::PUT, path).json(body)).await
     }
 
-    /// Submits; the answer as it is.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn try_submit(&self, model_id: &str, prompt: &str, parameters: Value) -> Result<Reply> {
+    /// A submit that has not been sent.
+    pub fn submit_request(&self, model_id: &str, prompt: &str, parameters: Value) -> RequestBuilder {
         let body = json!({"model_id": model_id, "prompt": prompt, "parameters": parameters});
-        self.post(SUBMIT, &body).await
+        self.request(Method::POST, SUBMIT).json(&body)
+    }
+
+    /// Submits; the answer as it is.
+    pub async fn try_submit(&self, model_id: &str, prompt: &str, parameters: Value) -> Reply {
+        self.send(self.submit_request(model_id, prompt, parameters)).await
     }
 
     /// Submits a body with an idempotency key.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn submit_with_key(&self, body: &Value, key: &str) -> Result<Reply> {
+    pub async fn submit_with_key(&self, body: &Value, key: &str) -> Reply {
         let request = self.request(Method::POST, SUBMIT).json(body);
         self.send(request.header("Idempotency-Key", key)).await
     }
 
     /// Submits and gives the generation's id.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn submit(&self, model_id: &str, prompt: &str, parameters: Value) -> Result<String> {
-        let answer = self.try_submit(model_id, prompt, parameters).await?.ok();
-        let id = answer["generation_id"].as_str();
-        Ok(id.with_context(|| format!("no generation_id in {answer}"))?.to_owned())
+    pub async fn submit(&self, model_id: &str, prompt: &str, parameters: Value) -> String {
+        id_of(&self.try_submit(model_id, prompt, parameters).await.ok())
+    }
+
+    /// Submits a sandbox picture that is small and quick.
+    pub async fn submit_quick(&self, prompt: &str) -> String {
+        let parameters = json!({"image_size": "square", "latency_ms": 0});
+        self.submit("sandbox/image", prompt, parameters).await
     }
 
     /// The status answer.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn status(&self, id: &str) -> Result<Value> {
-        let path = format!("/api/v1/generations/async/{id}/status");
-        Ok(self.get(&path).await?.ok())
+    pub async fn status(&self, id: &str) -> Value {
+        self.get(&format!("/api/v1/generations/async/{id}/status")).await.ok()
     }
 
-    /// Waits for a status and gives the answer.
-    ///
-    /// # Errors
-    /// If it does not come in time, or another terminal status comes instead.
-    pub async fn wait_for(&self, id: &str, wanted: &str) -> Result<Value> {
-        let answer = eventually(&format!("generation {id} {wanted}"), SOON, || async {
-            let answer = self.status(id).await?;
-            let status = answer["status"].as_str().unwrap_or_default();
-            let over = matches!(status, "completed" | "failed" | "cancelled");
-            Ok((status == wanted || over).then_some(answer))
-        })
-        .await?;
-        ensure!(answer["status"] == wanted, "should be {wanted}: {answer}");
-        Ok(answer)
+    /// Waits for a status and gives the answer; another end than the one wanted fails at once.
+    pub async fn wait_for(&self, id: &str, wanted: &str) -> Value {
+        let answer = self.wait(id, wanted, SOON).await;
+        assert_eq!(answer["status"], wanted, "{answer}");
+        answer
     }
 
     /// Waits for the end, whichever it is.
-    ///
-    /// # Errors
-    /// If it does not come in time.
-    pub async fn wait_until_terminal(&self, id: &str) -> Result<Value> {
-        eventually(&format!("the end of generation {id}"), SOON, || async {
-            let answer = self.status(id).await?;
+    pub async fn wait_until_terminal(&self, id: &str) -> Value {
+        self.wait(id, "", SOON).await
+    }
+
+    /// Waits for the end with more patience than usual.
+    pub async fn wait_long(&self, id: &str, patience: Duration) -> Value {
+        self.wait(id, "", patience).await
+    }
+
+    async fn wait(&self, id: &str, wanted: &str, patience: Duration) -> Value {
+        eventually(&format!("generation {id} {wanted}"), patience, || async {
+            let answer = self.status(id).await;
             let status = answer["status"].as_str().unwrap_or_default();
-            Ok(matches!(status, "completed" | "failed" | "cancelled").then_some(answer))
+            let over = matches!(status, "completed" | "failed" | "cancelled");
+            (status == wanted || over).then_some(answer)
         })
         .await
     }
 
     /// Opens the event stream.
-    ///
-    /// # Errors
-    /// If the answer is not a stream.
-    pub async fn stream(&self, id: &str) -> Result<Stream> {
-        self.stream_after(id, None).await
+    pub async fn stream(&self, id: &str) -> Stream {
+        self.open_stream(self.stream_request(id)).await
     }
 
     /// Opens the event stream after an event that was seen already.
-    ///
-    /// # Errors
-    /// If the answer is not a stream.
-    pub async fn stream_after(&self, id: &str, last_event_id: Option<&str>) -> Result<Stream> {
-        let mut request = self.request(Method::GET, &format!("/api/v1/generations/async/{id}/stream"));
-        if let Some(seen) = last_event_id {
-            request = request.header("Last-Event-ID", seen);
-        }
+    pub async fn stream_after(&self, id: &str, last_event_id: &str) -> Stream {
+        let request = self.stream_request(id).header("Last-Event-ID", last_event_id);
         self.open_stream(request).await
     }
 
+    /// A request for the event stream.
+    pub fn stream_request(&self, id: &str) -> RequestBuilder {
+        self.request(Method::GET, &format!("/api/v1/generations/async/{id}/stream"))
+    }
+
     /// Opens an event stream with a request of one's own.
-    ///
-    /// # Errors
-    /// If the answer is not a stream.
-    pub async fn open_stream(&self, request: RequestBuilder) -> Result<Stream> {
-        let response = request.send().await?;
+    pub async fn open_stream(&self, request: RequestBuilder) -> Stream {
+        let response = request.send().await.expect("the server answers");
         let status = response.status();
+        assert!(status.is_success(), "no stream: {status} {:?}", response.text().await);
         let stream = Stream::new(response);
-        ensure!(
-            status.is_success() && stream.header("content-type").starts_with("text/event-stream"),
-            "no stream: {status} {}",
-            stream.header("content-type")
-        );
-        Ok(stream)
+        let kind = stream.header("content-type");
+        assert!(kind.starts_with("text/event-stream"), "no stream: {kind}");
+        stream
     }
 
     /// Cancels; the answer as it is.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn cancel(&self, id: &str) -> Result<Reply> {
+    pub async fn cancel(&self, id: &str) -> Reply {
         self.delete(&format!("/api/v1/generations/async/{id}/cancel")).await
     }
 
     /// The balance people see.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn balance(&self) -> Result<i64> {
-        let answer = self.get("/api/v1/credits/balance").await?.ok();
-        answer["balance"].as_i64().context("the balance is an integer")
+    pub async fn balance(&self) -> i64 {
+        let answer = self.get("/api/v1/credits/balance").await.ok();
+        answer["balance"]
+            .as_i64()
+            .unwrap_or_else(|| panic!("no integer: {answer}"))
     }
 
     /// The newest hundred lines of the statement, newest first.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn transactions(&self) -> Result<Vec<Value>> {
-        let answer = self.get("/api/v1/credits/transactions?limit=100").await?.ok();
+    pub async fn transactions(&self) -> Vec<Value> {
+        let answer = self.get("/api/v1/credits/transactions?limit=100").await.ok();
         let lines = answer["transactions"].as_array();
-        Ok(lines.context("transactions is an array")?.clone())
+        lines.unwrap_or_else(|| panic!("no list: {answer}")).clone()
     }
 
     /// The statement in short, oldest first: `bonus +1000`.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn statement(&self) -> Result<Vec<String>> {
-        let lines = self.transactions().await?;
+    pub async fn statement(&self) -> Vec<String> {
         let short = |line: &Value| {
             let kind = line["transaction_type"].as_str().unwrap_or("?");
             format!("{kind} {:+}", line["amount"].as_i64().unwrap_or_default())
         };
-        Ok(lines.iter().rev().map(short).collect())
+        self.transactions().await.iter().rev().map(short).collect()
     }
+
+    /// The newest hundred generations, newest first.
+    pub async fn generations(&self) -> Vec<Value> {
+        let answer = self.get("/api/v1/generations?limit=100").await.ok();
+        answer.as_array().unwrap_or_else(|| panic!("no list: {answer}")).clone()
+    }
+}
+
+/// The `generation_id` of an answer.
+#[must_use]
+pub fn id_of(answer: &Value) -> String {
+    let id = answer["generation_id"].as_str();
+    id.unwrap_or_else(|| panic!("no generation_id: {answer}")).to_owned()
 }

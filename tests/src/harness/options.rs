@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
-
 use crate::fal_sim::FalSim;
 
 /// Signs the tokens of every server of the tests, so that a test can forge good and bad ones.
@@ -15,6 +13,12 @@ pub const FAL_KEY: &str = "key-id:key-secret";
 
 /// The shipped registry.
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../providers.toml");
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// How to start a [`super::Server`].
 #[derive(Debug, Clone)]
@@ -27,20 +31,18 @@ pub struct Options {
 
 impl Options {
     /// The embedded default with a known secret and without rate limits; the shipped registry.
-    ///
-    /// # Errors
-    /// If the shipped registry cannot be read.
-    pub fn new() -> Result<Self> {
+    #[must_use]
+    pub fn new() -> Self {
         let mut env = BTreeMap::new();
         env.insert("JWT_SECRET".into(), JWT_SECRET.into());
         env.insert("RATE_LIMIT_ENABLED".into(), "false".into());
         env.insert("LOG_LEVEL".into(), "info".into());
-        Ok(Self {
+        Self {
             env,
-            registry: std::fs::read_to_string(SHIPPED).with_context(|| format!("read {SHIPPED}"))?,
+            registry: std::fs::read_to_string(SHIPPED).unwrap_or_else(|error| panic!("read {SHIPPED}: {error}")),
             webhooks: false,
             open_holds: 0,
-        })
+        }
     }
 
     /// Sets an environment variable.
@@ -58,10 +60,8 @@ impl Options {
     }
 
     /// FAL is this simulator, and polling is quick.
-    ///
-    /// # Errors
-    /// If the registry cannot be edited.
-    pub fn fal(self, sim: &FalSim) -> Result<Self> {
+    #[must_use]
+    pub fn fal(self, sim: &FalSim) -> Self {
         self.env("FAL_KEY", FAL_KEY)
             .env("FAL_QUEUE_URL", &sim.base_url)
             .env("FAL_RUN_URL", sim.run_url())
@@ -91,24 +91,30 @@ impl Options {
     }
 
     /// Changes the registry file.
-    ///
-    /// # Errors
-    /// If the file is no TOML.
-    pub fn edit_registry(mut self, edit: impl FnOnce(&mut toml::Table)) -> Result<Self> {
-        let mut registry: toml::Table = self.registry.parse()?;
+    #[must_use]
+    pub fn edit_registry(mut self, edit: impl FnOnce(&mut toml::Table)) -> Self {
+        let mut registry: toml::Table = self.registry.parse().expect("the registry is TOML");
         edit(&mut registry);
-        self.registry = toml::to_string(&registry)?;
-        Ok(self)
+        self.registry = toml::to_string(&registry).expect("a TOML table can be written");
+        self
     }
 
-    pub(super) fn write_registry(&self, folder: &Path) -> Result<()> {
-        let path = folder.join("providers.toml");
-        std::fs::write(&path, &self.registry).with_context(|| format!("write {}", path.display()))
+    /// Changes one model entry of the registry file.
+    #[must_use]
+    pub fn edit_model(self, id: &str, edit: impl FnOnce(&mut toml::Table)) -> Self {
+        self.edit_registry(|registry| {
+            let mut found = models(registry).filter(|m| m.get("id").and_then(toml::Value::as_str) == Some(id));
+            edit(found.next().unwrap_or_else(|| panic!("no model {id} in the registry")));
+        })
+    }
+
+    pub(super) fn write_registry(&self, folder: &Path) {
+        std::fs::write(folder.join("providers.toml"), &self.registry).expect("the folder can be written");
     }
 }
 
 /// The model entries of a registry file.
-pub(super) fn models(registry: &mut toml::Table) -> impl Iterator<Item = &mut toml::Table> {
+pub fn models(registry: &mut toml::Table) -> impl Iterator<Item = &mut toml::Table> {
     registry
         .get_mut("models")
         .and_then(toml::Value::as_array_mut)

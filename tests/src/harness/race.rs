@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
 use futures_util::future::join_all;
 
 /// Runs `count` calls at once and gives their results in order.
@@ -11,22 +10,17 @@ pub async fn race<T, F: Future<Output = T>>(count: usize, call: impl Fn(usize) -
     join_all((0..count).map(call)).await
 }
 
-/// Asks again and again until `look` finds something.
-///
-/// # Errors
-/// After `patience`, with what was wanted.
-pub async fn eventually<T, F>(what: &str, patience: Duration, mut look: impl FnMut() -> F) -> Result<T>
+/// Asks again and again until `look` finds something; fails the test after `patience`.
+pub async fn eventually<T, F>(what: &str, patience: Duration, mut look: impl FnMut() -> F) -> T
 where
-    F: Future<Output = Result<Option<T>>>,
+    F: Future<Output = Option<T>>,
 {
     let deadline = Instant::now() + patience;
     loop {
-        if let Some(found) = look().await? {
-            return Ok(found);
+        if let Some(found) = look().await {
+            return found;
         }
-        if Instant::now() >= deadline {
-            bail!("not within {patience:?}: {what}");
-        }
+        assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
         tokio::time::sleep(Duration::from_millis(15)).await;
     }
 }

@@ -17,7 +17,6 @@ pub struct Reply {
     pub bytes: Vec<u8>,
 }
 
-#[allow(clippy::panic, reason = "a failed assertion is a failed test")]
 impl Reply {
     pub(super) async fn read(request: String, response: reqwest::Response) -> reqwest::Result<Self> {
         Ok(Self {

@@ -78,20 +78,24 @@ pub struct Server {
 
 impl Server {
     /// Starts a server with the embedded defaults.
-    ///
-    /// # Errors
-    /// If it does not become ready.
-    pub async fn start() -> Result<Self> {
-        Self::with(Options::new()?).await
+    pub async fn start() -> Self {
+        Self::with(Options::new()).await
     }
 
     /// Starts a server.
+    pub async fn with(options: Options) -> Self {
+        Self::try_with(options)
+            .await
+            .unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// Starts a server that may refuse to start.
     ///
     /// # Errors
     /// If it does not become ready.
-    pub async fn with(options: Options) -> Result<Self> {
+    pub async fn try_with(options: Options) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("velro-test-").tempdir()?;
-        options.write_registry(folder.path())?;
+        options.write_registry(folder.path());
         let mut server = Self {
             base_url: String::new(),
             folder,
@@ -183,10 +187,12 @@ impl Server {
     }
 
     /// Runs a sub-command on the same data.
-    ///
-    /// # Errors
-    /// If it cannot be started; its failure is in the output.
-    pub fn velro(&self, args: &[&str]) -> Result<CliOutput> {
+    #[must_use]
+    pub fn velro(&self, args: &[&str]) -> CliOutput {
+        self.try_velro(args).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    fn try_velro(&self, args: &[&str]) -> Result<CliOutput> {
         let output = self.command()?.args(args).stdin(Stdio::null()).output()?;
         let [stdout, stderr] = [output.stdout, output.stderr].map(|b| String::from_utf8_lossy(&b).into_owned());
         Ok(CliOutput {
@@ -198,10 +204,7 @@ impl Server {
     }
 
     /// Registers a new person.
-    ///
-    /// # Errors
-    /// If that does not work.
-    pub async fn register(&self, name: &str) -> Result<Client> {
+    pub async fn register(&self, name: &str) -> Client {
         Client::register(&self.base_url, &format!("{name}@example.com"), PASSWORD).await
     }
 
@@ -212,24 +215,17 @@ impl Server {
     }
 
     /// Registers a person and makes them an operator.
-    ///
-    /// # Errors
-    /// If that does not work.
-    pub async fn operator(&self) -> Result<Client> {
-        let mut client = self.register("operator").await?;
-        self.velro(&["users", "promote", &client.email])?.ok();
-        client.login(PASSWORD).await?;
-        Ok(client)
+    pub async fn operator(&self) -> Client {
+        let mut client = self.register("operator").await;
+        self.velro(&["users", "promote", &client.email]).ok();
+        client.login(PASSWORD).await;
+        client
     }
 
     /// Gives credits to a person.
-    ///
-    /// # Errors
-    /// If the sub-command cannot be started.
-    pub fn grant(&self, client: &Client, credits: i64) -> Result<()> {
-        self.velro(&["credits", "grant", &client.email, &credits.to_string()])?
+    pub fn grant(&self, client: &Client, credits: i64) {
+        self.velro(&["credits", "grant", &client.email, &credits.to_string()])
             .ok();
-        Ok(())
     }
 
     /// The server's working folder.
@@ -250,21 +246,24 @@ impl Server {
     }
 
     /// SIGKILL, as the kernel or a power cut would do it.
-    ///
-    /// # Errors
-    /// If the process is gone already.
-    pub fn kill9(&mut self) -> Result<()> {
-        let mut child = self.child.take().context("the server does not run")?;
-        child.kill()?;
-        child.wait()?;
-        Ok(())
+    pub fn kill9(&mut self) {
+        let mut child = self.child.take().expect("the server runs");
+        let ended = child.try_wait().expect("a child can be asked");
+        assert!(
+            ended.is_none(),
+            "velro had ended by itself with {ended:?}:\n{}",
+            self.log_text()
+        );
+        child.kill().expect("a running child can be killed");
+        child.wait().expect("a killed child ends");
     }
 
-    /// SIGTERM, and waits for the drain.
-    ///
-    /// # Errors
-    /// If it does not end in time, or not with exit code 0.
-    pub fn terminate(&mut self) -> Result<()> {
+    /// SIGTERM, and waits for the drain and exit code 0.
+    pub fn terminate(&mut self) {
+        self.try_terminate().unwrap_or_else(|error| panic!("{error:#}"));
+    }
+
+    fn try_terminate(&mut self) -> Result<()> {
         let mut child = self.child.take().context("the server does not run")?;
         if let Some(status) = child.try_wait()? {
             bail!("velro had ended by itself with {status}");
@@ -289,13 +288,10 @@ impl Server {
     }
 
     /// Starts the process again, on the same data and port.
-    ///
-    /// # Errors
-    /// If it does not become ready.
-    pub async fn restart(&mut self) -> Result<()> {
-        ensure!(self.child.is_none(), "the server still runs");
+    pub async fn restart(&mut self) {
+        assert!(self.child.is_none(), "the server still runs");
         self.logs.push("-- restarted --".into());
-        self.launch().await
+        self.launch().await.unwrap_or_else(|error| panic!("{error:#}"));
     }
 
     /// `None` while it runs.
@@ -306,24 +302,20 @@ impl Server {
         }
     }
 
-    /// Waits for a line on either output that contains `text`, from the start of the log.
-    ///
-    /// # Errors
-    /// If there is none in time.
-    pub async fn wait_for_log(&self, text: &str, patience: Duration) -> Result<String> {
-        let found = self.logs.wait_for(0, text, patience).await;
-        found.with_context(|| format!("the log so far:\n{}", self.log_text()))
+    /// Waits for a line on either output that contains `text`, from line number `from` on.
+    pub async fn wait_for_log(&self, from: usize, text: &str, patience: Duration) -> String {
+        let found = self.logs.wait_for(from, text, patience).await;
+        found.unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// Waits until the process stands at a failpoint (a build with the feature `failpoints`).
-    ///
-    /// # Errors
-    /// If it does not get there in time.
-    pub async fn wait_for_failpoint(&self, name: &str, patience: Duration) -> Result<()> {
+    pub async fn wait_for_failpoint(&self, name: &str, patience: Duration) {
         let line = format!("failpoint {name} reached");
-        let reached = self.wait_for_log(&line, patience).await;
-        reached.context("is the binary built with `--features failpoints`, as `make build` does for tests?")?;
-        Ok(())
+        let reached = self.logs.wait_for(0, &line, patience).await;
+        assert!(
+            reached.is_ok(),
+            "failpoint {name} was not reached; was the binary built with `--features failpoints` as `make build` does?"
+        );
     }
 
     /// How many lines it has printed.
@@ -343,7 +335,7 @@ impl Server {
     /// # Errors
     /// If the sub-command cannot be started or prints no JSON.
     pub fn verify_ledger(&self) -> Result<Value> {
-        let output = self.velro(&["ledger", "verify", "--json"])?;
+        let output = self.try_velro(&["ledger", "verify", "--json"])?;
         ensure!(
             output.status.success(),
             "the ledger does not balance:\n{}{}",
@@ -356,7 +348,7 @@ impl Server {
     /// What every test ends with.
     fn close(&mut self) -> Result<()> {
         if self.child.is_some() {
-            self.terminate()?;
+            self.try_terminate()?;
         }
         let report = self.verify_ledger()?;
         let open = report["open_holds"].as_u64();

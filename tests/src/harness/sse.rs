@@ -62,51 +62,56 @@ impl Stream {
     }
 
     /// The next frame; `None` once the server has closed.
-    ///
-    /// # Errors
-    /// After [`SOON`] without one, when the connection breaks, or on a line that no stream of ours has.
-    pub async fn next(&mut self) -> Result<Option<Frame>> {
-        self.next_within(SOON).await
+    pub async fn next(&mut self) -> Option<Frame> {
+        self.try_next(SOON).await.unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    /// [`Self::next`] with its own patience.
+    /// The next frame, where the connection may break.
     ///
     /// # Errors
-    /// As [`Self::next`].
-    pub async fn next_within(&mut self, patience: Duration) -> Result<Option<Frame>> {
+    /// After `patience`, when the connection breaks, or on a line that no stream of ours has.
+    pub async fn try_next(&mut self, patience: Duration) -> Result<Option<Frame>> {
         tokio::time::timeout(patience, self.read(false))
             .await
             .with_context(|| format!("no frame within {patience:?}"))?
     }
 
     /// Waits for a comment line.
-    ///
-    /// # Errors
-    /// After `patience`, or when the stream ends first.
-    pub async fn heartbeat(&mut self, patience: Duration) -> Result<()> {
+    pub async fn heartbeat(&mut self, patience: Duration) {
         let before = self.comments;
-        tokio::time::timeout(patience, async {
+        let beat = async {
             while self.comments == before {
-                if self.read(true).await?.is_none() && self.comments == before {
-                    bail!("the stream ended without a heartbeat");
-                }
+                let frame = self.read(true).await.unwrap_or_else(|error| panic!("{error:#}"));
+                assert!(
+                    frame.is_some() || self.comments > before,
+                    "the stream ended without a heartbeat"
+                );
             }
-            Ok(())
-        })
-        .await
-        .with_context(|| format!("no heartbeat within {patience:?}"))?
+        };
+        let in_time = tokio::time::timeout(patience, beat).await.is_ok();
+        assert!(in_time, "no heartbeat within {patience:?}");
+    }
+
+    /// Frames up to and with the first that is as wanted.
+    pub async fn until(&mut self, what: &str, wanted: impl Fn(&Frame) -> bool) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        while let Some(frame) = self.next().await {
+            let found = wanted(&frame);
+            frames.push(frame);
+            if found {
+                return frames;
+            }
+        }
+        panic!("the stream ended without {what}: {frames:#?}");
     }
 
     /// All frames up to the end of the stream.
-    ///
-    /// # Errors
-    /// As [`Self::next`].
-    pub async fn rest(&mut self) -> Result<Vec<Frame>> {
+    pub async fn rest(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
-        while let Some(frame) = self.next().await? {
+        while let Some(frame) = self.next().await {
             frames.push(frame);
         }
-        Ok(frames)
+        frames
     }
 
     /// Reads blocks until one has data. With `stop_at_comment`, a block of comments alone ends the search.
