@@ -6,5 +6,6 @@
 
 pub mod clients;
 pub mod fal_sim;
+pub mod harness;
 pub mod store_suite;
 pub mod tls;

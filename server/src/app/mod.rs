@@ -11,6 +11,7 @@ use salvo::prelude::Server;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,6 +32,9 @@ use crate::store::sqlite::{OpenOptions, SqliteStore};
 use crate::telemetry::Metrics;
 use crate::upstream::{Seen, Upstream, UpstreamObserver, WebhookVerifier};
 use crate::worker::{Settings, Tools, Worker};
+
+/// How often gauges that need the database are refreshed.
+const GAUGES_EVERY: Duration = Duration::from_secs(10);
 
 /// Opens the configured store. `migrate` brings the schema up to date; without it an unknown schema is refused.
 pub async fn open_store(config: &Config, migrate: bool) -> Result<Arc<dyn Store>> {
@@ -150,6 +154,7 @@ impl App {
         tasks.spawn(worker.run(shutdown.child_token()));
         tasks.spawn(Arc::clone(&services.auth).watch_revoked(shutdown.child_token()));
         tasks.spawn(watch_registry(Arc::clone(&services), shutdown.child_token()));
+        tasks.spawn(refresh_gauges(Arc::clone(&services), shutdown.child_token()));
         tasks.close();
         banner(&services, address);
 
@@ -214,6 +219,26 @@ async fn watch_registry(services: Arc<Services>, stop: CancellationToken) {
     let path = services.config.providers_path.clone();
     let health = Arc::clone(&services.registry_health);
     Watcher::new(path, Arc::clone(&services.shelf), health, Box::new(apply)).run(stop).await;
+}
+
+/// Gauges that the database and the queue know.
+async fn refresh_gauges(services: Arc<Services>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(GAUGES_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        match services.store.system_counts().await {
+            Ok(counts) => services.metrics.system(&counts, clock::now()),
+            Err(error) => tracing::warn!(error = %error, "cannot refresh the gauges"),
+        }
+        for name in services.shelf.get().providers.keys() {
+            if let Ok(depth) = services.queue.depth(name).await {
+                services.metrics.queue(name, depth);
+            }
+        }
+    }
 }
 
 /// Counts requests to providers.
