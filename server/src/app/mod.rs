@@ -3,6 +3,7 @@
 //! The only module that sees all others. Shutdown runs backwards: stop accepting, end the streams, finish requests,
 //! drain the worker (leases are given back), close the store.
 
+pub mod commands;
 pub mod desk;
 
 use anyhow::{Context, Result};
@@ -218,7 +219,9 @@ async fn watch_registry(services: Arc<Services>, stop: CancellationToken) {
     };
     let path = services.config.providers_path.clone();
     let health = Arc::clone(&services.registry_health);
-    Watcher::new(path, Arc::clone(&services.shelf), health, Box::new(apply)).run(stop).await;
+    Watcher::new(path, Arc::clone(&services.shelf), health, Box::new(apply))
+        .run(stop)
+        .await;
 }
 
 /// Gauges that the database and the queue know.
