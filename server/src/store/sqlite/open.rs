@@ -38,19 +38,19 @@ pub(super) struct Opened {
 
 /// Opens `location`, a path or a `sqlite:` URL.
 pub(super) async fn open(location: &str, options: OpenOptions) -> std::result::Result<Opened, StoreError> {
+    // Every connection to an in-memory database would see one of its own.
+    if location.is_empty() || location.contains(":memory:") || location.contains("mode=memory") {
+        let text = "SQLite needs a file: an in-memory database cannot be shared between connections";
+        return Err(StoreError::Schema(text.into()));
+    }
     let connect = if location.starts_with("sqlite:") {
         SqliteConnectOptions::from_str(location)
-            .with_context(|| "the SQLite URL is not valid".to_string())
+            .context("the SQLite URL is not valid")
             .map_err(StoreError::Broken)?
     } else {
         SqliteConnectOptions::new().filename(location)
     };
     let file = connect.get_filename().to_owned();
-    // Every connection to an in-memory database would see one of its own.
-    if file.as_os_str().is_empty() || file.to_string_lossy().contains(":memory:") || location.contains("mode=memory") {
-        let text = "SQLite needs a file; an in-memory database cannot be shared between connections";
-        return Err(StoreError::Schema(text.into()));
-    }
     prepare_file(&file, options.create)?;
     let connect = connect
         .create_if_missing(options.create)
