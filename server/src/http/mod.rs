@@ -66,3 +66,6 @@ pub fn router() -> Router {
 pub fn service(services: Arc<Services>) -> Service {
     hoops::wrap(Service::new(router()), services)
 }
+
+#[cfg(test)]
+mod tests;
