@@ -157,6 +157,12 @@ impl<'a, 't> Section<'a, 't> {
         })
     }
 
+    /// The line a key stands on; the line of the table when it is not there.
+    pub fn line_of(&self, key: &str) -> usize {
+        let entry = self.table.get_key_value(key);
+        entry.map_or(self.line, |(key, _)| self.faults.line_at(key.span().start))
+    }
+
     /// Notes that a key is missing.
     pub fn missing(&self, key: &str, expected: &str) {
         self.fault(

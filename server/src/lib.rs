@@ -26,4 +26,5 @@ pub mod worker;
 
 pub mod clock;
 pub mod document;
+pub mod failpoint;
 pub mod id;

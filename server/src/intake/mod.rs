@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::catalog::{ClientCall, Model, ParamFault, Registry, Shelf, ValidCall};
 use crate::clock;
+use crate::failpoint;
 use crate::generation::{Generation, Status};
 use crate::id::{GenerationId, ProjectId, UserId};
 use crate::ledger::Credits;
@@ -126,7 +127,7 @@ impl Intake {
         let estimated_seconds = model.typical_ms.div_ceil(1000);
         let generation = match self.store.submit(new).await.map_err(Refusal::Store)? {
             Submitted::New { generation, event, .. } => {
-                fail::fail_point!("intake::stored");
+                failpoint::at("intake::stored");
                 self.live.publish(&[event]);
                 self.enqueue(&generation).await;
                 generation

@@ -12,6 +12,7 @@ mod sign;
 mod sniff;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
 
 pub use sign::LinkRefused;
@@ -91,13 +92,23 @@ impl From<DownloadError> for CollectError {
 impl Outputs {
     /// Storage below `data_dir/outputs`, which is created.
     pub fn new(config: &Config) -> io::Result<Self> {
-        let root = config.data_dir.join("outputs");
+        let signer = Signer::new(&config.jwt_secret, &config.public_url, config.output_url_ttl);
+        Outputs::at(
+            &config.data_dir,
+            signer,
+            config.max_output_bytes,
+            config.max_upload_bytes,
+        )
+    }
+
+    fn at(data_dir: &Path, signer: Signer, max_output_bytes: u64, max_upload_bytes: u64) -> io::Result<Self> {
+        let root = data_dir.join("outputs");
         std::fs::create_dir_all(&root)?;
         Ok(Outputs {
             root,
-            signer: Signer::new(config),
-            max_output_bytes: config.max_output_bytes,
-            max_upload_bytes: config.max_upload_bytes,
+            signer,
+            max_output_bytes,
+            max_upload_bytes,
         })
     }
 

@@ -1,10 +1,11 @@
 //! Signed links: whoever has one may read the file until it expires, nobody else.
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256, Key};
+use std::time::Duration;
 use thiserror::Error;
 
 use crate::clock::Micros;
-use crate::config::Config;
+use crate::config::Secret;
 
 /// What the key derived from the server's secret is for; another purpose gets another key.
 const PURPOSE: &[u8] = b"velro output links, version 1";
@@ -28,14 +29,12 @@ pub enum LinkRefused {
 }
 
 impl Signer {
-    pub(super) fn new(config: &Config) -> Self {
-        let root = Key::new(HMAC_SHA256, config.jwt_secret.expose().as_bytes());
+    pub(super) fn new(secret: &Secret, public_url: &str, ttl: Duration) -> Self {
+        let root = Key::new(HMAC_SHA256, secret.expose().as_bytes());
         Signer {
             key: Key::new(HMAC_SHA256, hmac::sign(&root, PURPOSE).as_ref()),
-            public_url: config.public_url.trim_end_matches('/').to_owned(),
-            ttl_s: i64::try_from(config.output_url_ttl.as_secs())
-                .unwrap_or(i64::MAX / 4)
-                .max(1),
+            public_url: public_url.trim_end_matches('/').to_owned(),
+            ttl_s: i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX / 4).max(1),
         }
     }
 

@@ -5,6 +5,7 @@
 pub mod fal;
 pub mod sandbox;
 
+use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::Arc;
 use velro_plugin::{Manifest, Provider};
@@ -30,30 +31,14 @@ pub struct LoadedProvider {
     pub timeout_ms: u32,
 }
 
-/// The providers of one registry, by the name of their entry.
-#[derive(Default)]
-pub struct Providers {
-    by_name: HashMap<String, Arc<LoadedProvider>>,
-}
-
-impl Providers {
-    /// Loads every entry of the registry. One that cannot be used is there all the same and says why.
-    pub fn build(config: &Config, registry: &Registry) -> Self {
-        let loaded = registry.providers.values().map(|entry| load(config, entry));
-        Providers {
-            by_name: loaded.map(|p| (p.name.clone(), Arc::new(p))).collect(),
-        }
-    }
-
-    /// A provider by the name of its entry.
-    pub fn get(&self, name: &str) -> Option<&Arc<LoadedProvider>> {
-        self.by_name.get(name)
-    }
-
-    /// All of them, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<LoadedProvider>> {
-        self.by_name.values()
-    }
+/// Loads every provider of a registry, by the name of its entry. One that cannot be used is there all the same and
+/// says why.
+pub fn load_all(config: &Config, registry: &Registry) -> HashMap<String, Arc<LoadedProvider>> {
+    registry
+        .providers
+        .values()
+        .map(|entry| (entry.name.clone(), Arc::new(load(config, entry))))
+        .collect()
 }
 
 fn load(config: &Config, entry: &ProviderEntry) -> LoadedProvider {
@@ -91,16 +76,15 @@ fn load(config: &Config, entry: &ProviderEntry) -> LoadedProvider {
 }
 
 /// Where everybody finds the present providers; a change of the registry replaces them in one step.
-#[derive(Default)]
 pub struct ProviderShelf {
-    current: arc_swap::ArcSwap<Providers>,
+    current: ArcSwap<HashMap<String, Arc<LoadedProvider>>>,
 }
 
 impl ProviderShelf {
     /// A shelf with these providers on it.
-    pub fn new(providers: Providers) -> Self {
+    pub fn new(providers: HashMap<String, Arc<LoadedProvider>>) -> Self {
         ProviderShelf {
-            current: arc_swap::ArcSwap::from_pointee(providers),
+            current: ArcSwap::from_pointee(providers),
         }
     }
 
@@ -109,8 +93,16 @@ impl ProviderShelf {
         self.current.load().get(name).cloned()
     }
 
-    /// Replaces all.
-    pub fn set(&self, providers: Providers) {
-        self.current.store(Arc::new(providers));
+    /// Adds these, replacing those of the same name. The others stay: jobs in flight may need them.
+    pub fn add(&self, providers: &HashMap<String, Arc<LoadedProvider>>) {
+        self.current.rcu(|current| {
+            let mut next = HashMap::clone(current);
+            next.extend(
+                providers
+                    .iter()
+                    .map(|(name, provider)| (name.clone(), Arc::clone(provider))),
+            );
+            next
+        });
     }
 }

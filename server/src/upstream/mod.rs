@@ -16,7 +16,8 @@ mod policy;
 pub mod webhook_auth;
 
 #[cfg(test)]
-mod tests;
+#[allow(clippy::unwrap_used, clippy::panic)]
+pub(crate) mod tests;
 
 pub use download::{DownloadError, Downloaded};
 pub use webhook_auth::{HookRefused, WebhookVerifier};
@@ -105,7 +106,11 @@ impl Upstream {
         Upstream::with(config.upstream_allow_private, MAX_BODY_BYTES, CONNECT_TIMEOUT)
     }
 
-    fn with(allow_private: bool, max_body_bytes: usize, connect_timeout: Duration) -> Result<Self, reqwest::Error> {
+    pub(crate) fn with(
+        allow_private: bool,
+        max_body_bytes: usize,
+        connect_timeout: Duration,
+    ) -> Result<Self, reqwest::Error> {
         let client = |idle: Duration| {
             reqwest::Client::builder()
                 .user_agent(concat!("velro/", env!("CARGO_PKG_VERSION")))

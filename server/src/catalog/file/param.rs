@@ -136,7 +136,11 @@ fn read_allowed(param: &Param, section: &Section<'_, '_>, value: &Value, line: u
 fn check_shape(param: &Param, section: &Section<'_, '_>) {
     let text = param.param_type == ParamType::String;
     if param.max_length.is_some() && !text {
-        section.fault(section.line, "`max_length` is for strings", "remove it");
+        section.fault(
+            section.line_of("max_length"),
+            "`max_length` is for strings",
+            "remove it",
+        );
     }
     if text && param.allowed.is_empty() && param.max_length.is_none() {
         section.fault(
@@ -265,7 +269,7 @@ fn read_nearest(
 
 /// The rule fits the parameter: tables cover exactly what is allowed, arithmetic is for numbers.
 fn check_input(param: &Param, section: &Section<'_, '_>) {
-    let line = section.line;
+    let line = section.line_of("input");
     let numeric = matches!(param.param_type, ParamType::Integer | ParamType::Number);
     match &param.input {
         InputRule::Nearest { .. } | InputRule::Linear { .. } if !numeric => {
@@ -281,7 +285,7 @@ fn check_input(param: &Param, section: &Section<'_, '_>) {
 }
 
 fn check_table(param: &Param, table: &Map<String, Value>, section: &Section<'_, '_>) {
-    let line = section.line;
+    let line = section.line_of("input");
     let keys: Vec<String> = match param.param_type {
         ParamType::Boolean => vec!["true".into(), "false".into()],
         _ => param.allowed.iter().map(crate::catalog::key_text).collect(),

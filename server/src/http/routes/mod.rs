@@ -1,40 +1,46 @@
 //! One file per resource; each has a `router()`.
 
+pub mod auth;
+pub mod credits;
+pub mod docs;
+pub mod generations;
+pub mod models;
+pub mod outputs;
+pub mod projects;
+pub mod stream;
+pub mod submissions;
+pub mod system;
+pub mod user;
+pub mod webhooks;
+
 mod call;
 mod create_body;
-mod docs;
 mod generation_view;
-mod generations;
-mod models;
-mod outputs;
-mod stream;
-mod submissions;
+mod person;
 mod watching;
-mod webhooks;
 
 use salvo::Router;
 
-/// All of them.
+/// All of them. Salvo tries siblings in order: what is called most comes first.
 pub(super) fn router() -> Router {
-    Router::new().push(generation_side())
-}
-
-/// Everything about generations, with its mount points, authentication and limits. What comes first is tried first:
-/// public routes and hot ones before the protected and general ones.
-fn generation_side() -> Router {
     Router::new()
         .push(
             Router::with_path("api/v1")
                 .push(
                     Router::with_path("generations/async")
-                        .push(stream::router())
-                        .push(submissions::router()),
+                        .push(submissions::router())
+                        .push(stream::router()),
                 )
                 .push(generations_router())
+                .push(Router::with_path("credits").push(credits::router()))
+                .push(Router::with_path("auth").push(auth::router()))
+                .push(Router::with_path("projects").push(projects::router()))
+                .push(Router::with_path("user").push(user::router()))
                 .push(models::router()),
         )
-        .push(generations_router())
         .push(outputs::router())
+        .push(system::router())
+        .push(generations_router())
         .push(webhooks::router())
         .push(docs::router())
 }

@@ -25,6 +25,7 @@ mod response;
 mod state;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
 
 use velro_plugin::{

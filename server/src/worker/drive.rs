@@ -1,0 +1,563 @@
+//! Steps one attempt as far as it goes without waiting.
+//!
+//! Order of every step, which makes a crash safe at every point: call the provider, store what it wants, only then
+//! carry it out. Not stored means not sent; a stored paid request is never sent again. What a failure means for money
+//! is decided here, by what left the host, not by what the provider code says:
+//!
+//! | the paid request | and then | the attempt becomes |
+//! |---|---|---|
+//! | never left | any failure | `rejected`: nothing bought, another try is safe |
+//! | was answered with a refusal | | `rejected` |
+//! | was answered with a job | a failure the provider reports | `finished`, released |
+//! | left, no usable answer | anything | `unknown`: held until a webhook or an operator knows |
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+use velro_plugin::{
+    Action, ErrorKind, Event, Failure, Fault, FaultCode, Header, HttpRequest, Job, Outcome, Params, Progress, Response,
+    Retry, Source, Step, Transport,
+};
+
+use super::{FALLBACK_DEADLINE, Next, Settings, Tools};
+use crate::clock::{self, Micros};
+use crate::failpoint;
+use crate::generation::{AttemptState, Pending, PublicError, StoredRequest};
+use crate::id::AttemptId;
+use crate::provider::LoadedProvider;
+use crate::store::{NextAttempt, ProgressNote, SaveStep, Saved, Settle, Settled, Verdict, Work};
+use crate::upstream::Answer;
+
+/// Limits of a provider's wait.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// How long after the deadline a provider may still answer the cancel that the deadline sent.
+const GRACE_AFTER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Steps of one attempt before it counts as running in circles.
+const MOST_STEPS: u32 = 10_000;
+
+/// How long to wait when the store or the provider's code is missing.
+const LATER: Duration = Duration::from_secs(5);
+
+/// What happened since the last step, owned.
+pub(super) enum Happened {
+    Start,
+    Answer(Answer),
+    Failed(Transport),
+    Timer,
+    Webhook(Vec<u8>),
+    Cancel,
+    Interrupted,
+}
+
+impl Happened {
+    /// True when a paid request had no answer that says whether it arrived.
+    fn is_ambiguous(&self) -> bool {
+        matches!(self, Happened::Interrupted) || matches!(self, Happened::Failed(t) if !t.not_sent())
+    }
+}
+
+/// An attempt on its way.
+pub(super) struct Drive {
+    pub(super) tools: Tools,
+    pub(super) settings: Arc<Settings>,
+    pub(super) work: Work,
+    provider: Arc<LoadedProvider>,
+    /// The step at hand came from the inbox; only then may a save empty it.
+    took_inbox: bool,
+}
+
+/// Goes on with an attempt that is due.
+pub(super) async fn resume(tools: Tools, settings: Arc<Settings>, attempt_id: AttemptId) -> Next {
+    match tools.store.work(attempt_id, &settings.name).await {
+        Ok(Some(work)) => begin(tools, settings, work).await,
+        Ok(None) => Next::Over,
+        Err(error) => {
+            tracing::warn!(attempt_id = %attempt_id, error = %error, "cannot load the attempt");
+            Next::Due(clock::now().plus(LATER))
+        }
+    }
+}
+
+/// Drives an attempt from what is stored of it.
+pub(super) async fn begin(tools: Tools, settings: Arc<Settings>, work: Work) -> Next {
+    let Some(provider) = tools.providers.get(&work.attempt.provider) else {
+        tracing::error!(
+            provider = work.attempt.provider,
+            "an attempt needs a provider that is not configured any more"
+        );
+        return Next::Due(clock::now().plus(LATER));
+    };
+    let span = tracing::info_span!("attempt", generation_id = %work.generation.id, attempt_id = %work.attempt.id);
+    let drive = Drive {
+        tools,
+        settings,
+        work,
+        provider,
+        took_inbox: false,
+    };
+    tracing::Instrument::instrument(drive.run(), span).await
+}
+
+impl Drive {
+    async fn run(mut self) -> Next {
+        let attempt = &self.work.attempt;
+        let mut happened = match &attempt.pending {
+            Pending::Start => Happened::Start,
+            Pending::Submit => Happened::Interrupted,
+            Pending::Request(request) => {
+                let request = HttpRequest::from(request.clone());
+                self.perform(&request).await
+            }
+            Pending::Collect { outcome, tries } => {
+                let (outcome, tries) = (outcome.clone(), *tries);
+                return self.collect(outcome, tries).await;
+            }
+            Pending::Nothing => match self.work.attempt.inbox.take() {
+                Some(body) => self.webhook(body),
+                None => return Next::Parked,
+            },
+            Pending::Wait => {
+                let now = clock::now();
+                if let Some(body) = self.work.attempt.inbox.take() {
+                    self.webhook(body)
+                } else if now >= self.deadline().plus(GRACE_AFTER_DEADLINE)
+                    && self.tools.told.contains(self.work.attempt.id)
+                {
+                    // Only after this process has asked: after a long outage the provider may have delivered.
+                    let error = public("timeout", "The provider did not finish in time; nothing was charged");
+                    return self
+                        .settle_failed(error, "deadline passed".into(), AttemptState::Finished)
+                        .await;
+                } else if self.must_stop(now) {
+                    Happened::Cancel
+                } else if self.work.attempt.due_at > now {
+                    return Next::Due(self.work.attempt.due_at);
+                } else {
+                    Happened::Timer
+                }
+            }
+        };
+        loop {
+            let ambiguous = self.work.attempt.state == AttemptState::Sending && happened.is_ambiguous();
+            let body = match &happened {
+                Happened::Answer(answer) => Some(answer.body.clone()),
+                _ => None,
+            };
+            let from_webhook = matches!(happened, Happened::Webhook(_));
+            let step = if self.work.attempt.steps >= MOST_STEPS {
+                Err(Fault::new(FaultCode::Internal, "too many steps"))
+            } else {
+                self.call(&happened)
+            };
+            let step = match step {
+                Ok(step) => step,
+                Err(fault) => return self.faulted(&fault).await,
+            };
+            let progress = step.progress.as_ref().and_then(|p| self.worth_showing(p));
+            let keep = |action: Action| Step { action, ..step.clone() };
+            match step.action.clone() {
+                Action::Http(request) if request.effect.is_submit() => {
+                    if self.work.attempt.state != AttemptState::Prepared {
+                        return self
+                            .faulted(&Fault::new(FaultCode::Internal, "wanted to submit a second time"))
+                            .await;
+                    }
+                    failpoint::at("worker::prepared");
+                    let stored = self
+                        .save(&step, AttemptState::Sending, Pending::Submit, clock::now(), progress)
+                        .await;
+                    if let Err(next) = stored {
+                        return next;
+                    }
+                    failpoint::at("worker::sending");
+                    happened = self.perform(&request).await;
+                    failpoint::at("worker::answered");
+                }
+                Action::Http(request) => {
+                    let state = self.state_after(ambiguous, from_webhook);
+                    let pending = Pending::Request(StoredRequest::from(&request));
+                    if let Err(next) = self.save(&step, state, pending, clock::now(), progress).await {
+                        return next;
+                    }
+                    happened = self.perform(&request).await;
+                }
+                Action::Wait { ms } => {
+                    let state = self.state_after(ambiguous, from_webhook);
+                    if state == AttemptState::Unknown {
+                        return self.park(Some(&step), "the answer to the paid request was lost").await;
+                    }
+                    let due = clock::now().plus(self.pace(Duration::from_millis(ms)));
+                    let cancel = match self.save(&step, state, Pending::Wait, due, progress).await {
+                        Ok(cancel) => cancel,
+                        Err(next) => return next,
+                    };
+                    failpoint::at("worker::accepted");
+                    self.work.generation.cancel_requested |= cancel;
+                    if !self.must_stop(clock::now()) {
+                        return Next::Due(due.min(self.deadline().max(clock::now().plus(SHORTEST_WAIT))));
+                    }
+                    happened = Happened::Cancel;
+                }
+                Action::Done(outcome) => {
+                    failpoint::at("worker::fetched");
+                    if outcome
+                        .outputs
+                        .iter()
+                        .any(|o| matches!(o.source, Source::Body | Source::BodyBase64(_)))
+                    {
+                        // The bytes are in the answer at hand and nowhere else: copy first, then settle.
+                        self.work.attempt.state = AttemptState::Accepted;
+                        return self.collect_from(outcome, body.as_deref()).await;
+                    }
+                    let pending = Pending::Collect {
+                        outcome: outcome.clone(),
+                        tries: 0,
+                    };
+                    let step = keep(Action::Done(Outcome::default()));
+                    if let Err(next) = self
+                        .save(&step, AttemptState::Accepted, pending, clock::now(), progress)
+                        .await
+                    {
+                        return next;
+                    }
+                    return self.collect(outcome, 0).await;
+                }
+                Action::Fail(failure) => return self.failed(failure, ambiguous).await,
+                Action::Emit(_) => {
+                    return self
+                        .faulted(&Fault::new(FaultCode::Unsupported, "streaming is not supported"))
+                        .await;
+                }
+            }
+        }
+    }
+
+    fn webhook(&mut self, body: Vec<u8>) -> Happened {
+        self.took_inbox = true;
+        Happened::Webhook(body)
+    }
+
+    /// True when the provider should be asked to stop and was not asked yet. After a restart it is asked again, which
+    /// providers answer the same way twice.
+    fn must_stop(&self, now: Micros) -> bool {
+        let wanted = self.work.generation.cancel_requested || now >= self.deadline();
+        wanted && !self.tools.told.contains(self.work.attempt.id)
+    }
+
+    /// When the host gives up: the model's own patience, as the registry has it now.
+    fn deadline(&self) -> Micros {
+        let registry = self.tools.shelf.get();
+        match registry.model(&self.work.generation.model_id) {
+            Some(model) => self
+                .work
+                .attempt
+                .created_at
+                .plus(Duration::from_millis(model.deadline_ms)),
+            None => self.work.attempt.deadline_at,
+        }
+    }
+
+    /// Calls the provider; a panic is a fault.
+    fn call(&self, happened: &Happened) -> Result<Step, Fault> {
+        let attempt = &self.work.attempt;
+        let id = attempt.id.to_string();
+        let hook = self
+            .settings
+            .webhook_base
+            .as_ref()
+            .filter(|_| self.provider.manifest.webhook_auth.is_some())
+            .map(|base| format!("{base}/webhooks/{}/{id}", attempt.provider));
+        let job = Job {
+            id: &id,
+            model: &self.work.generation.provider_model,
+            params: Params::new(&self.work.generation.provider_input),
+            state: &attempt.plugin_state,
+            idempotency_key: &id,
+            webhook_url: hook.as_deref(),
+            now_ms: clock::now().millis(),
+            deadline_ms: self.deadline().millis(),
+            attempt: attempt.ordinal,
+            steps: attempt.steps,
+        };
+        let headers: Vec<Header<'_>> = match happened {
+            Happened::Answer(answer) => answer
+                .headers
+                .iter()
+                .map(|(name, value)| Header { name, value })
+                .collect(),
+            _ => Vec::new(),
+        };
+        let event = match happened {
+            Happened::Start => Event::Start,
+            Happened::Answer(a) => Event::Http(Response {
+                status: a.status,
+                headers: &headers,
+                body: &a.body,
+            }),
+            Happened::Failed(transport) => Event::Failed(*transport),
+            Happened::Timer => Event::Timer,
+            Happened::Webhook(body) => Event::Webhook(Response {
+                status: 200,
+                headers: &headers,
+                body,
+            }),
+            Happened::Cancel => Event::Cancel,
+            Happened::Interrupted => Event::Interrupted,
+        };
+        if matches!(happened, Happened::Cancel) {
+            self.tools.told.insert(attempt.id);
+        }
+        catch_unwind(AssertUnwindSafe(|| self.provider.provider.step(&job, event)))
+            .unwrap_or_else(|_| Err(Fault::new(FaultCode::Panic, "the provider panicked")))
+    }
+
+    async fn perform(&self, request: &HttpRequest) -> Happened {
+        match self.tools.upstream.perform(&self.provider, request).await {
+            Ok(answer) => Happened::Answer(answer),
+            Err(transport) => Happened::Failed(transport),
+        }
+    }
+
+    /// The state after a step that goes on.
+    fn state_after(&self, ambiguous: bool, from_webhook: bool) -> AttemptState {
+        match self.work.attempt.state {
+            AttemptState::Sending if ambiguous => AttemptState::Unknown,
+            // The provider answered the submit with a job, or its webhook proves that it has one.
+            AttemptState::Sending => AttemptState::Accepted,
+            AttemptState::Unknown if from_webhook => AttemptState::Accepted,
+            state => state,
+        }
+    }
+
+    /// Stores a step. `Ok` says whether the user wants it stopped; `Err` says how to go on without it.
+    pub(super) async fn save(
+        &mut self,
+        step: &Step,
+        state: AttemptState,
+        pending: Pending,
+        due_at: Micros,
+        progress: Option<ProgressNote>,
+    ) -> Result<bool, Next> {
+        let attempt = &mut self.work.attempt;
+        let save = SaveStep {
+            attempt_id: attempt.id,
+            worker: self.settings.name.clone(),
+            steps: attempt.steps,
+            state,
+            plugin_state: step.state.clone(),
+            pending: pending.clone(),
+            remote_id: step.remote_id.clone(),
+            due_at,
+            clear_inbox: self.took_inbox,
+            progress: progress.clone(),
+            now: clock::now(),
+        };
+        match self.tools.store.save_step(save).await {
+            Ok(Saved::Ok {
+                cancel_requested,
+                events,
+            }) => {
+                self.tools.live.publish(&events);
+                self.took_inbox = false;
+                attempt.steps += 1;
+                attempt.state = state;
+                attempt.pending = pending;
+                attempt.due_at = due_at;
+                if let Some(new) = &step.state {
+                    attempt.plugin_state.clone_from(new);
+                }
+                if let Some(note) = progress {
+                    self.work.generation.progress_permille = note.permille.or(self.work.generation.progress_permille);
+                }
+                Ok(cancel_requested)
+            }
+            Ok(Saved::Lost) => Err(Next::Over),
+            Err(error) => {
+                // Whether it was stored is not known; nothing was carried out, so what is stored decides later.
+                tracing::warn!(error = %error, "cannot store a step");
+                Err(Next::Due(clock::now().plus(LATER)))
+            }
+        }
+    }
+
+    /// Provider code that does not work must not decide about money.
+    async fn faulted(&mut self, fault: &Fault) -> Next {
+        tracing::error!(fault = %fault, "the provider code failed");
+        if self.work.attempt.state == AttemptState::Prepared {
+            let error = public(
+                "provider_error",
+                "The provider of this model does not work at the moment",
+            );
+            return self
+                .settle_failed(error, fault.to_string(), AttemptState::Rejected)
+                .await;
+        }
+        self.park(None, &fault.to_string()).await
+    }
+
+    async fn failed(&mut self, failure: Failure, ambiguous: bool) -> Next {
+        let attempt = &self.work.attempt;
+        let nothing_bought = match attempt.state {
+            AttemptState::Prepared => true,
+            AttemptState::Sending => !ambiguous && failure.kind != ErrorKind::UnknownOutcome,
+            _ => false,
+        };
+        let detail = format!("{:?} {}: {}", failure.kind, failure.code, failure.message);
+        if !nothing_bought && (ambiguous || failure.kind == ErrorKind::UnknownOutcome) {
+            return self.park(None, &detail).await;
+        }
+        if nothing_bought && failure.retry == Retry::SameProvider && attempt.ordinal < self.settings.max_attempts {
+            return self.try_again(&failure, detail).await;
+        }
+        let state = if nothing_bought {
+            AttemptState::Rejected
+        } else {
+            AttemptState::Finished
+        };
+        if failure.kind == ErrorKind::Cancelled {
+            if self.work.generation.cancel_requested || self.wish_to_stop().await {
+                return self.settle(Verdict::Cancelled).await;
+            }
+            if clock::now() >= self.deadline() {
+                let error = public("timeout", "The provider did not finish in time");
+                return self.settle_failed(error, detail, state).await;
+            }
+        }
+        let error = PublicError {
+            code: failure.code,
+            message: failure.message,
+        };
+        self.settle_failed(error, detail, state).await
+    }
+
+    /// The user may have asked while the step ran.
+    async fn wish_to_stop(&self) -> bool {
+        let generation = &self.work.generation;
+        match self.tools.store.generation(generation.user_id, generation.id).await {
+            Ok(Some(now)) => now.cancel_requested,
+            _ => false,
+        }
+    }
+
+    /// Nothing was bought: the next attempt under the same lease, after a pause.
+    async fn try_again(&mut self, failure: &Failure, reason: String) -> Next {
+        let now = clock::now();
+        let pause = Duration::from_secs(1 << self.work.attempt.ordinal.min(6)).min(Duration::from_secs(60));
+        let due_at = now.plus(pause.max(Duration::from_millis(failure.retry_after_ms).min(LONGEST_WAIT)));
+        let next = NextAttempt {
+            rejected: self.work.attempt.id,
+            worker: self.settings.name.clone(),
+            steps: self.work.attempt.steps,
+            reason: reason.clone(),
+            attempt_id: AttemptId::new(),
+            due_at,
+            deadline_at: due_at.plus(FALLBACK_DEADLINE),
+            now,
+        };
+        match self.tools.store.next_attempt(next).await {
+            Ok(Some(work)) => {
+                tracing::info!(
+                    reason,
+                    ordinal = work.attempt.ordinal,
+                    "nothing was bought; trying again"
+                );
+                Next::Replaced(work.attempt.id, due_at)
+            }
+            Ok(None) => Next::Over,
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot prepare the next attempt");
+                Next::Due(now.plus(LATER))
+            }
+        }
+    }
+
+    /// Not known whether anything was bought: hold everything and wait for a webhook or an operator.
+    async fn park(&mut self, step: Option<&Step>, reason: &str) -> Next {
+        tracing::error!(
+            reason,
+            "the outcome of a paid request is not known; credits stay held until it is resolved"
+        );
+        let nothing = Step::wait(0);
+        let step = step.unwrap_or(&nothing);
+        match self
+            .save(step, AttemptState::Unknown, Pending::Nothing, clock::now(), None)
+            .await
+        {
+            Ok(_) => Next::Parked,
+            Err(next) => next,
+        }
+    }
+
+    pub(super) async fn settle_failed(&mut self, error: PublicError, detail: String, state: AttemptState) -> Next {
+        tracing::info!(code = error.code, detail, "generation failed");
+        self.settle(Verdict::Failed {
+            error,
+            detail,
+            attempt_state: state,
+        })
+        .await
+    }
+
+    pub(super) async fn settle(&mut self, verdict: Verdict) -> Next {
+        let settle = Settle {
+            generation_id: self.work.generation.id,
+            attempt_id: self.work.attempt.id,
+            worker: self.settings.name.clone(),
+            steps: self.work.attempt.steps,
+            verdict,
+            now: clock::now(),
+        };
+        match self.tools.store.settle(settle).await {
+            Ok(Settled::Won {
+                generation,
+                settlement,
+                events,
+            }) => {
+                failpoint::at("worker::settled");
+                self.tools.live.publish(&events);
+                self.tools.told.remove(self.work.attempt.id);
+                self.tools.metrics.settlement(generation.status.as_str(), settlement);
+                Next::Over
+            }
+            Ok(Settled::Lost) => Next::Over,
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot settle yet");
+                Next::Due(clock::now().plus(LATER))
+            }
+        }
+    }
+
+    /// The provider's wait within the host's limits and the model's ceiling.
+    fn pace(&self, wanted: Duration) -> Duration {
+        let registry = self.tools.shelf.get();
+        let ceiling = registry
+            .model(&self.work.generation.model_id)
+            .map_or(LONGEST_WAIT, |m| Duration::from_millis(m.poll_ceiling_ms))
+            .clamp(SHORTEST_WAIT, LONGEST_WAIT);
+        wanted.clamp(SHORTEST_WAIT, ceiling)
+    }
+
+    /// Progress is stored when it moved by a hundredth, or says something new.
+    fn worth_showing(&self, progress: &Progress) -> Option<ProgressNote> {
+        let before = self.work.generation.progress_permille;
+        let moved = progress
+            .permille
+            .is_some_and(|p| before.is_none_or(|b| p >= b.saturating_add(10)));
+        (moved || progress.message.is_some()).then(|| ProgressNote {
+            permille: progress.permille,
+            message: progress.message.clone(),
+            queue_position: progress.queue_position,
+        })
+    }
+}
+
+/// A failure in words for the customer.
+pub(super) fn public(code: &str, message: &str) -> PublicError {
+    PublicError {
+        code: code.into(),
+        message: message.into(),
+    }
+}
