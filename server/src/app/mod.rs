@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Auth;
-use crate::catalog::{Registry, RegistryHealth, Shelf, watch};
+use crate::catalog::{Registry, Shelf};
 use crate::clock;
 use crate::config::Config;
-use crate::http::{self, Services};
+use crate::config::watch::{RegistryHealth, Watcher};
+use crate::http::{self, RateLimiter, Services};
 use crate::intake::Intake;
 use crate::outputs::Outputs;
 use crate::provider::{ProviderShelf, load_all};
@@ -29,7 +30,7 @@ use crate::queue::memory::MemoryQueue;
 use crate::store::Store;
 use crate::store::sqlite::{OpenOptions, SqliteStore};
 use crate::telemetry::Metrics;
-use crate::upstream::{Seen, Upstream, UpstreamObserver};
+use crate::upstream::{Seen, Upstream, UpstreamObserver, WebhookVerifier};
 use crate::worker::{Settings, Tools, Worker};
 
 /// How often gauges that need the database are refreshed.
@@ -70,7 +71,7 @@ pub async fn serve(config: Config) -> Result<()> {
 impl App {
     async fn build(config: Config) -> Result<App> {
         let config = Arc::new(config);
-        let registry = Registry::read(&config.providers_path, clock::now())?;
+        let registry = Registry::from_file(&config.providers_path, clock::now())?;
         let store = open_store(&config, true).await?;
         let lock = lock(&config.data_dir)?;
         // The lock says that we are alone: whoever held a lease is dead, and what it left is resumed at once.
@@ -78,7 +79,7 @@ impl App {
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
         let metrics = Arc::new(Metrics::new()?);
-        let upstream = Arc::new(Upstream::new(&config)?.observed_by(Arc::new(Observed(Arc::clone(&metrics)))));
+        let upstream = Upstream::new(&config)?.observed_by(Arc::new(Observed(Arc::clone(&metrics))));
         let providers = Arc::new(ProviderShelf::new(load_all(&config, &registry)));
         let health = Arc::new(RegistryHealth::new(&registry));
         let shelf = Arc::new(Shelf::new(registry));
@@ -100,13 +101,14 @@ impl App {
             live: Arc::clone(&live),
             shelf: Arc::clone(&shelf),
             providers: Arc::clone(&providers),
-            upstream: Arc::clone(&upstream),
+            upstream: Arc::new(upstream.clone()),
             outputs: Arc::clone(&outputs),
             metrics: Arc::clone(&metrics),
             told: Arc::default(),
         };
         let webhook_base = config.public_url_is_set.then(|| config.public_url.clone());
         let worker = Worker::new(tools, Settings::new(webhook_base, config.shutdown_grace));
+        let limiter = Arc::new(RateLimiter::new(config.rate_limit_enabled));
         let services = Arc::new(Services {
             config,
             store,
@@ -118,7 +120,8 @@ impl App {
             outputs,
             auth,
             metrics,
-            upstream,
+            limiter,
+            webhooks: Arc::new(WebhookVerifier::new(upstream)),
             registry_health: health,
             shutdown: shutdown.clone(),
         });
@@ -209,19 +212,16 @@ fn banner(services: &Services, address: std::net::SocketAddr) {
 async fn watch_registry(services: Arc<Services>, stop: CancellationToken) {
     let config = Arc::clone(&services.config);
     let providers = Arc::clone(&services.providers);
-    let apply = move |registry: &Registry| providers.add(&load_all(&config, registry));
+    let apply = move |registry: &Registry| {
+        providers.add(&load_all(&config, registry));
+        Ok(())
+    };
     let path = services.config.providers_path.clone();
-    watch::run(
-        path,
-        Arc::clone(&services.shelf),
-        Arc::clone(&services.registry_health),
-        apply,
-        stop,
-    )
-    .await;
+    let health = Arc::clone(&services.registry_health);
+    Watcher::new(path, Arc::clone(&services.shelf), health, Box::new(apply)).run(stop).await;
 }
 
-/// Gauges that the database knows.
+/// Gauges that the database and the queue know.
 async fn refresh_gauges(services: Arc<Services>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(GAUGES_EVERY);
     loop {

@@ -4,12 +4,16 @@
 //! changes, and jobs in flight keep the one they began with.
 
 mod call;
+#[cfg(test)]
+mod call_tests;
 pub mod file;
 mod listing;
 mod model;
 pub mod names;
 mod params;
 mod registry;
+#[cfg(test)]
+mod shipped_tests;
 
 pub use call::{ClientCall, ParamFault, ValidCall};
 pub use file::RegistryErrors;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Auth;
 use crate::catalog::Shelf;
 use crate::config::Config;
+use crate::config::watch::RegistryHealth;
 use crate::intake::Intake;
 use crate::outputs::Outputs;
 use crate::provider::ProviderShelf;
@@ -47,6 +48,8 @@ pub struct Services {
     pub metrics: Arc<Metrics>,
     /// Checks who signed a webhook.
     pub webhooks: Arc<WebhookVerifier>,
+    /// Whether the file of the registry is the one in use.
+    pub registry_health: Arc<RegistryHealth>,
     /// Cancelled when the server drains: open streams end.
     pub shutdown: CancellationToken,
     pub limiter: Arc<RateLimiter>,

@@ -255,7 +255,7 @@ impl Outputs {
             return Err(UploadError::TooLarge(self.max_upload_bytes));
         }
         let format = Format::of(bytes)
-            .filter(Format::is_reference)
+            .filter(|f| f.is_reference() && dimensions::read(bytes).is_some())
             .ok_or(UploadError::NotAnImage)?;
         let hash = hex::encode(digest(&SHA256, bytes));
         let name = format!("{}.{}", &hash[..32], format.extension);

@@ -57,7 +57,7 @@ impl Format {
     }
 
     /// True for what every provider accepts as a reference image.
-    pub(super) fn is_reference(self: &&'static Format) -> bool {
+    pub(super) fn is_reference(&self) -> bool {
         matches!(self.extension, "png" | "jpg" | "webp" | "gif")
     }
 }

@@ -183,23 +183,15 @@ impl Metrics {
         self.webhooks.with_label_values(&[provider, outcome]).inc();
     }
 
-    /// A registry is in use.
-    pub fn registry_applied(&self, revision: &str) {
-        self.registry_reloads.with_label_values(&["applied"]).inc();
+    /// How the registry's file is doing: which revision is in use, what became of the edits.
+    pub fn registry(&self, revision: &str, applied: u64, refused: u64, edit_refused: bool) {
+        for (outcome, total) in [("applied", applied), ("refused", refused)] {
+            let counter = self.registry_reloads.with_label_values(&[outcome]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
         self.registry_info.reset();
         self.registry_info.with_label_values(&[revision]).set(1);
-        self.registry_refused.set(0);
-    }
-
-    /// An edit of the registry was refused; the one before stays in use.
-    pub fn registry_refused(&self) {
-        self.registry_reloads.with_label_values(&["refused"]).inc();
-        self.registry_refused.set(1);
-    }
-
-    /// True while the newest edit of the registry stands refused.
-    pub fn is_registry_edit_refused(&self) -> bool {
-        self.registry_refused.get() != 0
+        self.registry_refused.set(i64::from(edit_refused));
     }
 
     /// A sweep did something `n` times: `requeued`, `adopted`, `lease_lost`, `released`.
@@ -236,8 +228,8 @@ mod tests {
         metrics.request("GET", "api/v1/projects/{project_id}", 404, Duration::from_millis(3));
         metrics.submit("accepted");
         let stream = metrics.stream_opened();
-        metrics.registry_applied("aaa");
-        metrics.registry_applied("bbb");
+        metrics.registry("aaa", 0, 0, false);
+        metrics.registry("bbb", 1, 2, true);
         metrics.settlement(
             "completed",
             Settlement {
@@ -251,6 +243,8 @@ mod tests {
             r#"velro_submits_total{outcome="accepted"} 1"#,
             "velro_sse_connections 1",
             r#"velro_registry_info{revision="bbb"} 1"#,
+            r#"velro_registry_reloads_total{outcome="refused"} 2"#,
+            "velro_registry_edit_refused 1",
             "velro_captured_credits_total 40",
             "# HELP velro_held_credits Credits in unsettled holds.",
         ] {

@@ -2,45 +2,45 @@
 
 pub mod auth;
 pub mod credits;
-pub mod docs;
-pub mod generations;
-pub mod models;
-pub mod outputs;
 pub mod projects;
-pub mod stream;
-pub mod submissions;
 pub mod system;
 pub mod user;
-pub mod webhooks;
 
 mod call;
 mod create_body;
+mod docs;
 mod generation_view;
+mod generations;
+mod models;
+mod outputs;
 mod person;
+mod stream;
+mod submissions;
 mod watching;
+mod webhooks;
 
 use salvo::Router;
 
-/// All of them. Salvo tries siblings in order: what is called most comes first.
+/// All of them. Salvo tries siblings in order: public routes and hot ones before the protected and general ones.
 pub(super) fn router() -> Router {
     Router::new()
         .push(
             Router::with_path("api/v1")
                 .push(
                     Router::with_path("generations/async")
-                        .push(submissions::router())
-                        .push(stream::router()),
+                        .push(stream::router())
+                        .push(submissions::router()),
                 )
                 .push(generations_router())
+                .push(models::router())
                 .push(Router::with_path("credits").push(credits::router()))
                 .push(Router::with_path("auth").push(auth::router()))
                 .push(Router::with_path("projects").push(projects::router()))
-                .push(Router::with_path("user").push(user::router()))
-                .push(models::router()),
+                .push(Router::with_path("user").push(user::router())),
         )
-        .push(outputs::router())
         .push(system::router())
         .push(generations_router())
+        .push(outputs::router())
         .push(webhooks::router())
         .push(docs::router())
 }

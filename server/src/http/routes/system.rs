@@ -108,9 +108,9 @@ struct Health {
 
 /// The word for the state of the registry.
 fn registry_state(services: &Services) -> &'static str {
-    match services.metrics.is_registry_edit_refused() {
-        true => "edit_refused",
-        false => "current",
+    match services.registry_health.snapshot().error {
+        Some(_) => "edit_refused",
+        None => "current",
     }
 }
 
@@ -333,6 +333,13 @@ async fn health_config(depot: &mut Depot) -> Result<Json<HealthConfig>> {
 )]
 async fn metrics(depot: &mut Depot, res: &mut Response) -> Result<()> {
     let services = services(depot)?;
+    let registry = services.registry_health.snapshot();
+    services.metrics.registry(
+        &registry.revision,
+        registry.reloads_ok,
+        registry.reloads_failed,
+        registry.error.is_some(),
+    );
     let text = services.metrics.render().map_err(Problem::internal)?;
     res.headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_CONTENT_TYPE));

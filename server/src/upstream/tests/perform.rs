@@ -245,6 +245,8 @@ async fn no_secret_is_logged() {
         .with_ansi(false)
         .with_max_level(tracing::Level::TRACE)
         .finish();
+    // With only one subscriber about, a log line first met by another test's thread would be switched off for good.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(subscriber);
     let server = Server::start(Does::ReadAndClose).await;
     let closed = nowhere().await;
