@@ -11,15 +11,15 @@ use salvo::prelude::Server;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Auth;
-use crate::catalog::{Registry, RegistryHealth, Shelf, watch};
+use crate::catalog::{Registry, Shelf};
 use crate::clock;
 use crate::config::Config;
-use crate::http::{self, Services};
+use crate::config::watch::{RegistryHealth, Watcher};
+use crate::http::{self, RateLimiter, Services};
 use crate::intake::Intake;
 use crate::outputs::Outputs;
 use crate::provider::{ProviderShelf, load_all};
@@ -29,11 +29,8 @@ use crate::queue::memory::MemoryQueue;
 use crate::store::Store;
 use crate::store::sqlite::{OpenOptions, SqliteStore};
 use crate::telemetry::Metrics;
-use crate::upstream::{Seen, Upstream, UpstreamObserver};
+use crate::upstream::{Seen, Upstream, UpstreamObserver, WebhookVerifier};
 use crate::worker::{Settings, Tools, Worker};
-
-/// How often gauges that need the database are refreshed.
-const GAUGES_EVERY: Duration = Duration::from_secs(10);
 
 /// Opens the configured store. `migrate` brings the schema up to date; without it an unknown schema is refused.
 pub async fn open_store(config: &Config, migrate: bool) -> Result<Arc<dyn Store>> {
@@ -78,7 +75,7 @@ impl App {
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
         let metrics = Arc::new(Metrics::new()?);
-        let upstream = Arc::new(Upstream::new(&config)?.observed_by(Arc::new(Observed(Arc::clone(&metrics)))));
+        let upstream = Upstream::new(&config)?.observed_by(Arc::new(Observed(Arc::clone(&metrics))));
         let providers = Arc::new(ProviderShelf::new(load_all(&config, &registry)));
         let health = Arc::new(RegistryHealth::new(&registry));
         let shelf = Arc::new(Shelf::new(registry));
@@ -100,13 +97,14 @@ impl App {
             live: Arc::clone(&live),
             shelf: Arc::clone(&shelf),
             providers: Arc::clone(&providers),
-            upstream: Arc::clone(&upstream),
+            upstream: Arc::new(upstream.clone()),
             outputs: Arc::clone(&outputs),
             metrics: Arc::clone(&metrics),
             told: Arc::default(),
         };
         let webhook_base = config.public_url_is_set.then(|| config.public_url.clone());
         let worker = Worker::new(tools, Settings::new(webhook_base, config.shutdown_grace));
+        let limiter = Arc::new(RateLimiter::new(config.rate_limit_enabled));
         let services = Arc::new(Services {
             config,
             store,
@@ -118,7 +116,8 @@ impl App {
             outputs,
             auth,
             metrics,
-            upstream,
+            limiter,
+            webhooks: Arc::new(WebhookVerifier::new(upstream)),
             registry_health: health,
             shutdown: shutdown.clone(),
         });
@@ -151,7 +150,6 @@ impl App {
         tasks.spawn(worker.run(shutdown.child_token()));
         tasks.spawn(Arc::clone(&services.auth).watch_revoked(shutdown.child_token()));
         tasks.spawn(watch_registry(Arc::clone(&services), shutdown.child_token()));
-        tasks.spawn(refresh_gauges(Arc::clone(&services), shutdown.child_token()));
         tasks.close();
         banner(&services, address);
 
@@ -209,36 +207,13 @@ fn banner(services: &Services, address: std::net::SocketAddr) {
 async fn watch_registry(services: Arc<Services>, stop: CancellationToken) {
     let config = Arc::clone(&services.config);
     let providers = Arc::clone(&services.providers);
-    let apply = move |registry: &Registry| providers.add(&load_all(&config, registry));
+    let apply = move |registry: &Registry| {
+        providers.add(&load_all(&config, registry));
+        Ok(())
+    };
     let path = services.config.providers_path.clone();
-    watch::run(
-        path,
-        Arc::clone(&services.shelf),
-        Arc::clone(&services.registry_health),
-        apply,
-        stop,
-    )
-    .await;
-}
-
-/// Gauges that the database knows.
-async fn refresh_gauges(services: Arc<Services>, stop: CancellationToken) {
-    let mut tick = tokio::time::interval(GAUGES_EVERY);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        match services.store.system_counts().await {
-            Ok(counts) => services.metrics.system(&counts, clock::now()),
-            Err(error) => tracing::warn!(error = %error, "cannot refresh the gauges"),
-        }
-        for name in services.shelf.get().providers.keys() {
-            if let Ok(depth) = services.queue.depth(name).await {
-                services.metrics.queue(name, depth);
-            }
-        }
-    }
+    let health = Arc::clone(&services.registry_health);
+    Watcher::new(path, Arc::clone(&services.shelf), health, Box::new(apply)).run(stop).await;
 }
 
 /// Counts requests to providers.

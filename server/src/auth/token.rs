@@ -155,3 +155,147 @@ impl Signer {
         })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::store::Role;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::{Value, json};
+
+    const SECRET: &str = "a-secret-of-thirty-two-characters";
+
+    fn signer() -> Signer {
+        Signer::new(&Secret::new(SECRET), Duration::from_secs(3600))
+    }
+
+    fn user() -> User {
+        let now = clock::now();
+        User {
+            id: UserId::new(),
+            email: "ada@example.com".into(),
+            password_hash: None,
+            full_name: None,
+            display_name: None,
+            avatar_url: None,
+            role: Role::User,
+            plan: "free".into(),
+            created_at: now,
+            updated_at: now,
+            last_sign_in_at: None,
+        }
+    }
+
+    fn caller() -> Caller {
+        Caller {
+            user_id: UserId::new(),
+            session_id: SessionId::new(),
+            email: "ada@example.com".into(),
+        }
+    }
+
+    /// Claims that are all right, to be spoilt one at a time.
+    fn good() -> Value {
+        json!({
+            "sub": UserId::new(), "aud": "authenticated", "iss": "velro", "iat": clock::now().seconds(),
+            "exp": clock::now().seconds() + 600, "email": "ada@example.com", "role": "authenticated",
+            "session_id": SessionId::new(), "token_type": "access",
+        })
+    }
+
+    fn forged(algorithm: Algorithm, claims: &Value, secret: &str) -> String {
+        encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+    }
+
+    fn part(value: &Value) -> String {
+        URL_SAFE_NO_PAD.encode(value.to_string())
+    }
+
+    #[test]
+    fn our_own_tokens_name_their_owner() {
+        let (user, session) = (user(), SessionId::new());
+        let caller = signer().verify_access(&signer().sign_access(&user, session).unwrap()).unwrap();
+        assert_eq!((caller.user_id, caller.session_id), (user.id, session));
+        assert_eq!(caller.email, "ada@example.com");
+        assert!(signer().verify_access(&forged(Algorithm::HS256, &good(), SECRET)).is_ok());
+    }
+
+    #[test]
+    fn no_algorithm_and_other_algorithms_are_refused() {
+        for alg in ["none", "None", "NONE"] {
+            let header = part(&json!({"alg": alg, "typ": "JWT"}));
+            for signature in ["", "AAAA"] {
+                let token = format!("{header}.{}.{signature}", part(&good()));
+                assert!(signer().verify_access(&token).is_err(), "{alg} {signature:?}");
+            }
+        }
+        for algorithm in [Algorithm::HS384, Algorithm::HS512] {
+            assert!(signer().verify_access(&forged(algorithm, &good(), SECRET)).is_err(), "{algorithm:?}");
+        }
+        // A header that lies about the algorithm of an otherwise good signature.
+        let token = forged(Algorithm::HS256, &good(), SECRET);
+        let rest = token.split_once('.').unwrap().1;
+        let lying = format!("{}.{rest}", part(&json!({"alg": "RS256", "typ": "JWT"})));
+        assert!(signer().verify_access(&lying).is_err());
+    }
+
+    #[test]
+    fn another_key_and_a_changed_payload_are_refused() {
+        assert!(signer().verify_access(&forged(Algorithm::HS256, &good(), "another-secret-of-32-characters!")).is_err());
+        let token = forged(Algorithm::HS256, &good(), SECRET);
+        let parts: Vec<&str> = token.split('.').collect();
+        let tampered = format!("{}.{}.{}", parts[0], part(&good()), parts[2]);
+        assert!(signer().verify_access(&tampered).is_err());
+        for token in ["", ".", "..", "a.b.c", &token[..token.len() - 1], &format!("{token}.x")] {
+            assert!(signer().verify_access(token).is_err(), "{token:?}");
+        }
+    }
+
+    #[test]
+    fn every_claim_is_needed_and_checked() {
+        let past = clock::now().seconds() - LEEWAY.as_secs() as i64 - 2;
+        for (claim, value) in [
+            ("aud", json!("other")),
+            ("aud", json!(STREAM_AUDIENCE)),
+            ("iss", json!("https://example.supabase.co/auth/v1")),
+            ("exp", json!(past)),
+            ("exp", json!("never")),
+            ("nbf", json!(clock::now().seconds() + 600)),
+            ("sub", json!("not a uuid")),
+            ("role", json!("service_role")),
+            ("role", json!("anon")),
+            ("token_type", json!("stream")),
+            ("token_type", json!("refresh")),
+        ] {
+            let mut claims = good();
+            claims[claim] = value.clone();
+            let token = forged(Algorithm::HS256, &claims, SECRET);
+            assert!(signer().verify_access(&token).is_err(), "{claim} = {value}");
+        }
+        for claim in ["aud", "iss", "exp", "sub", "session_id", "role", "token_type"] {
+            let mut claims = good();
+            claims.as_object_mut().unwrap().remove(claim);
+            let token = forged(Algorithm::HS256, &claims, SECRET);
+            assert!(signer().verify_access(&token).is_err(), "without {claim}");
+        }
+    }
+
+    #[test]
+    fn a_stream_token_opens_its_stream_and_nothing_else() {
+        let (signer, caller, id) = (signer(), caller(), GenerationId::new());
+        let minute = Duration::from_secs(60);
+        let bound = signer.sign_stream(&caller, Some(id), minute).unwrap();
+        let opened = signer.verify_stream(&bound, id).unwrap();
+        assert_eq!((opened.user_id, opened.session_id), (caller.user_id, caller.session_id));
+        assert!(signer.verify_stream(&bound, GenerationId::new()).is_err(), "another generation's stream");
+        assert!(signer.verify_access(&bound).is_err(), "a normal route");
+
+        let any = signer.sign_stream(&caller, None, minute).unwrap();
+        assert!(signer.verify_stream(&any, GenerationId::new()).is_ok());
+        let access = signer.sign_access(&user(), SessionId::new()).unwrap();
+        assert!(signer.verify_stream(&access, id).is_err(), "an access token in a URL");
+        assert!(!bound.contains("ada"), "no e-mail in a URL");
+    }
+}

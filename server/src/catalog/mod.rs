@@ -12,6 +12,8 @@ mod model;
 pub mod names;
 mod params;
 mod registry;
+#[cfg(test)]
+mod shipped_tests;
 
 pub use call::{ClientCall, ParamFault, ValidCall};
 pub use file::RegistryErrors;

@@ -166,6 +166,19 @@ impl Config {
     /// Merges defaults, file, environment and flags, and checks all of it. In development, unless
     /// [`Overrides::read_only`] is set, a missing signing secret is generated and kept in the data folder.
     pub fn load(flags: &Overrides, env: &BTreeMap<String, String>) -> Result<(Config, Vec<Notice>), ConfigErrors> {
+        let (config, faults, notices) = Config::load_leniently(flags, env);
+        match faults.is_empty() {
+            true => Ok((config, notices)),
+            false => Err(ConfigErrors(faults)),
+        }
+    }
+
+    /// As [`Config::load`], but gives what could be resolved beside the faults; only for commands that report, such as
+    /// `velro check`. What is at fault has a placeholder.
+    pub(crate) fn load_leniently(
+        flags: &Overrides,
+        env: &BTreeMap<String, String>,
+    ) -> (Config, Vec<ConfigFault>, Vec<Notice>) {
         let from_env = env.get("VELRO_CONFIG").filter(|v| !v.trim().is_empty());
         let named = flags.config_path.clone().or(from_env.map(PathBuf::from));
         let path = named.clone().unwrap_or_else(|| PathBuf::from("velro.toml"));
@@ -177,18 +190,17 @@ impl Config {
         let layers = Layers::new(file.as_deref().map(|text| (path.as_path(), text)), env, flags);
         if let Some(e) = unreadable {
             let what = format!("cannot be read ({e})");
-            layers.fault(
-                path.display().to_string(),
-                what,
-                "correct VELRO_CONFIG, --config or the file's rights",
-            );
+            let remedy = "correct VELRO_CONFIG, --config or the file's rights";
+            layers.fault(display(&path), what, remedy);
         }
         let config = resolve::resolve(&layers, flags.read_only);
         let (faults, notices) = layers.into_findings();
-        match faults.is_empty() {
-            true => Ok((config, notices)),
-            false => Err(ConfigErrors(faults)),
-        }
+        (config, faults, notices)
+    }
+
+    /// How this server is reached from the machine it runs on, whatever `PUBLIC_URL` says: `http://127.0.0.1:8000`.
+    pub fn local_url(&self) -> String {
+        resolve::local_url(&self.host, self.port)
     }
 
     /// The effective configuration, one `key = value` per line in the order of the defaults file, secrets not shown.

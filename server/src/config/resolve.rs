@@ -100,7 +100,7 @@ fn host(layers: &Layers, development: bool) -> String {
 }
 
 /// What a browser on this machine would open.
-fn local_url(host: &str, port: u16) -> String {
+pub(super) fn local_url(host: &str, port: u16) -> String {
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V4(ip)) if ip.is_unspecified() => format!("http://{}:{port}", Ipv4Addr::LOCALHOST),
         Ok(IpAddr::V6(ip)) if ip.is_unspecified() => format!("http://[{}]:{port}", Ipv6Addr::LOCALHOST),

@@ -186,7 +186,7 @@ fn cors(config: &Config) -> CorsHandler {
 }
 
 /// The bearer token of a request.
-fn bearer(req: &Request) -> Result<&str> {
+pub fn bearer(req: &Request) -> Result<&str> {
     let missing = || Problem::new(Code::Unauthorized, "Missing authentication token");
     let value = req.headers().get(AUTHORIZATION).ok_or_else(missing)?;
     let (scheme, token) = value

@@ -3,6 +3,7 @@
 //! One file per resource in [`routes`]; [`problem`] has every error, [`input`] reads requests. Domain types never derive
 //! the public JSON: each route writes its own and converts by hand.
 
+pub mod openapi;
 pub mod problem;
 pub mod routes;
 
@@ -14,10 +15,12 @@ mod limits;
 use salvo::Service;
 use salvo::routing::Router;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::Auth;
 use crate::catalog::Shelf;
 use crate::config::Config;
+use crate::config::watch::RegistryHealth;
 use crate::intake::Intake;
 use crate::outputs::Outputs;
 use crate::provider::ProviderShelf;
@@ -25,6 +28,7 @@ use crate::queue::Queue;
 use crate::queue::live::Live;
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use crate::upstream::WebhookVerifier;
 
 pub use caller::Caller;
 pub use limits::RateLimiter;
@@ -42,6 +46,12 @@ pub struct Services {
     pub outputs: Arc<Outputs>,
     pub auth: Arc<Auth>,
     pub metrics: Arc<Metrics>,
+    /// Checks who signed a webhook.
+    pub webhooks: Arc<WebhookVerifier>,
+    /// Whether the file of the registry is the one in use.
+    pub registry_health: Arc<RegistryHealth>,
+    /// Cancelled when the server drains: open streams end.
+    pub shutdown: CancellationToken,
     pub limiter: Arc<RateLimiter>,
 }
 

@@ -227,6 +227,13 @@ impl Problem {
         self
     }
 
+    /// Names the fields that caused it.
+    #[must_use]
+    pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.errors = errors;
+        self
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.code.status()

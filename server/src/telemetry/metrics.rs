@@ -4,8 +4,8 @@ use prometheus::core::Collector;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Micros;
 use crate::queue::Depth;
@@ -26,7 +26,6 @@ macro_rules! metrics {
         /// Every metric of the process. Share one; each method is cheap.
         pub struct Metrics {
             registry: Registry,
-            refreshed_at: Mutex<Option<Instant>>,
             $($(#[doc = $help])+ $field: $kind,)+
         }
 
@@ -39,7 +38,7 @@ macro_rules! metrics {
                     let $field = metrics!(@make $kind $name help [$($label),*] $($buckets)?)?;
                     register(&registry, &$field)?;
                 )+
-                Ok(Metrics { registry, refreshed_at: Mutex::default(), $($field),+ })
+                Ok(Metrics { registry, $($field),+ })
             }
         }
     };
@@ -184,38 +183,20 @@ impl Metrics {
         self.webhooks.with_label_values(&[provider, outcome]).inc();
     }
 
-    /// A registry is in use.
-    pub fn registry_applied(&self, revision: &str) {
-        self.registry_reloads.with_label_values(&["applied"]).inc();
+    /// How the registry's file is doing: which revision is in use, what became of the edits.
+    pub fn registry(&self, revision: &str, applied: u64, refused: u64, edit_refused: bool) {
+        for (outcome, total) in [("applied", applied), ("refused", refused)] {
+            let counter = self.registry_reloads.with_label_values(&[outcome]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
         self.registry_info.reset();
         self.registry_info.with_label_values(&[revision]).set(1);
-        self.registry_refused.set(0);
-    }
-
-    /// An edit of the registry was refused; the one before stays in use.
-    pub fn registry_refused(&self) {
-        self.registry_reloads.with_label_values(&["refused"]).inc();
-        self.registry_refused.set(1);
-    }
-
-    /// True while the newest edit of the registry stands refused.
-    pub fn is_registry_edit_refused(&self) -> bool {
-        self.registry_refused.get() != 0
+        self.registry_refused.set(i64::from(edit_refused));
     }
 
     /// A sweep did something `n` times: `requeued`, `adopted`, `lease_lost`, `released`.
     pub fn sweep(&self, kind: &'static str, n: u64) {
         self.sweeps.with_label_values(&[kind]).inc_by(n);
-    }
-
-    /// True for one caller per period: it should refresh the gauges that cost a query.
-    pub fn refresh_due(&self, every: Duration) -> bool {
-        let mut refreshed_at = self.refreshed_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = refreshed_at.is_none_or(|at| at.elapsed() >= every);
-        if due {
-            *refreshed_at = Some(Instant::now());
-        }
-        due
     }
 
     /// All of them in Prometheus' text form.
@@ -247,8 +228,8 @@ mod tests {
         metrics.request("GET", "api/v1/projects/{project_id}", 404, Duration::from_millis(3));
         metrics.submit("accepted");
         let stream = metrics.stream_opened();
-        metrics.registry_applied("aaa");
-        metrics.registry_applied("bbb");
+        metrics.registry("aaa", 0, 0, false);
+        metrics.registry("bbb", 1, 2, true);
         metrics.settlement(
             "completed",
             Settlement {
@@ -262,6 +243,8 @@ mod tests {
             r#"velro_submits_total{outcome="accepted"} 1"#,
             "velro_sse_connections 1",
             r#"velro_registry_info{revision="bbb"} 1"#,
+            r#"velro_registry_reloads_total{outcome="refused"} 2"#,
+            "velro_registry_edit_refused 1",
             "velro_captured_credits_total 40",
             "# HELP velro_held_credits Credits in unsettled holds.",
         ] {

@@ -106,11 +106,9 @@ impl Upstream {
         Upstream::with(config.upstream_allow_private, MAX_BODY_BYTES, CONNECT_TIMEOUT)
     }
 
-    pub(crate) fn with(
-        allow_private: bool,
-        max_body_bytes: usize,
-        connect_timeout: Duration,
-    ) -> Result<Self, reqwest::Error> {
+    /// Clients with bounds of one's own: whether private addresses may be connected to, the largest answer in bytes, the
+    /// longest wait for a connection.
+    pub fn with(allow_private: bool, max_body_bytes: usize, connect_timeout: Duration) -> Result<Self, reqwest::Error> {
         let client = |idle: Duration| {
             reqwest::Client::builder()
                 .user_agent(concat!("velro/", env!("CARGO_PKG_VERSION")))

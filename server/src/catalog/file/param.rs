@@ -276,11 +276,15 @@ fn check_input(param: &Param, section: &Section<'_, '_>) {
             section.fault(line, "`nearest`, `times` and `plus` are for numbers", "use a `table`");
         }
         InputRule::Table(_, table) => check_table(param, table, section),
-        InputRule::NotSent(_)
-        | InputRule::Same(_)
-        | InputRule::Text(_)
-        | InputRule::Nearest { .. }
-        | InputRule::Linear { .. } => {}
+        InputRule::Linear { .. } => {
+            // The result lies between those of the ends, so that these two decide for all values.
+            let ends = [param.min, param.max].map(|end| end.and_then(|end| param.input.apply(&Value::from(end))));
+            if ends.contains(&None) {
+                let remedy = "give the parameter a `min` and a `max`, and use moderate numbers";
+                section.fault(line, "`times` and `plus` need bounds", remedy);
+            }
+        }
+        InputRule::NotSent(_) | InputRule::Same(_) | InputRule::Text(_) | InputRule::Nearest { .. } => {}
     }
 }
 

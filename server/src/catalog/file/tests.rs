@@ -260,6 +260,11 @@ fn each_mistake_is_named_with_its_line() {
         ),
         (
             "max = 4",
+            "max = 4\ninput = { name = \"n\", times = 1e308 }",
+            "`times` and `plus` need bounds",
+        ),
+        (
+            "max = 4",
             "max = 4\ninput = { name = \"n\", nearest = [4, 2] }",
             "ascending whole numbers",
         ),

@@ -27,8 +27,6 @@ const COMMIT: Option<&str> = option_env!("VELRO_COMMIT");
 
 /// How long a readiness check waits for the database.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
-/// Gauges that cost a query are at most this old; scrapes in between cost nothing.
-const GAUGES_EVERY: Duration = Duration::from_secs(5);
 
 /// Routes from the root on, with their hoops.
 pub fn router() -> Router {
@@ -110,9 +108,9 @@ struct Health {
 
 /// The word for the state of the registry.
 fn registry_state(services: &Services) -> &'static str {
-    match services.metrics.is_registry_edit_refused() {
-        true => "edit_refused",
-        false => "current",
+    match services.registry_health.snapshot().error {
+        Some(_) => "edit_refused",
+        None => "current",
     }
 }
 
@@ -327,7 +325,7 @@ async fn health_config(depot: &mut Depot) -> Result<Json<HealthConfig>> {
 
 /// Metrics
 ///
-/// Prometheus' text form.
+/// Prometheus' text form. Gauges that cost a query are refreshed in the background, so a scrape costs nothing.
 #[endpoint(
     tags("system"),
     responses((status_code = 200, description = "Prometheus text", body = String, content_type = "text/plain")),
@@ -335,26 +333,18 @@ async fn health_config(depot: &mut Depot) -> Result<Json<HealthConfig>> {
 )]
 async fn metrics(depot: &mut Depot, res: &mut Response) -> Result<()> {
     let services = services(depot)?;
-    if services.metrics.refresh_due(GAUGES_EVERY) {
-        refresh_gauges(services).await;
-    }
+    let registry = services.registry_health.snapshot();
+    services.metrics.registry(
+        &registry.revision,
+        registry.reloads_ok,
+        registry.reloads_failed,
+        registry.error.is_some(),
+    );
     let text = services.metrics.render().map_err(Problem::internal)?;
     res.headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_CONTENT_TYPE));
     res.replace_body(text.into());
     Ok(())
-}
-
-/// Gauges that are counted when they are asked for. What cannot be read keeps its last value.
-async fn refresh_gauges(services: &Services) {
-    match timeout(READY_PATIENCE, services.store.system_counts()).await {
-        Ok(Ok(counts)) => services.metrics.system(&counts, clock::now()),
-        Ok(Err(error)) => tracing::warn!(error = %error, "gauges could not be read"),
-        Err(_) => tracing::warn!("gauges could not be read in time"),
-    }
-    for (provider, depth) in depths(services).await {
-        services.metrics.queue(&provider, depth);
-    }
 }
 
 /// Every provider's lane, as far as the queue can say.

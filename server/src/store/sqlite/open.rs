@@ -95,7 +95,8 @@ fn prepare_file(file: &Path, create: bool) -> std::result::Result<(), StoreError
 
 /// Applies what is missing, each migration in its own transaction.
 async fn migrate(conn: &mut SqliteConnection) -> std::result::Result<(), StoreError> {
-    match MIGRATIONS.run(&mut *conn).await {
+    // `run` asks for `Acquire`, which callers cannot prove `Send`; sqlx made this one for just that reason.
+    match MIGRATIONS.run_direct(None, conn, false).await {
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMissing(version)) => Err(newer(version)),
         Err(MigrateError::VersionMismatch(version)) => Err(changed(version)),
