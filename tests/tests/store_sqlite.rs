@@ -470,3 +470,79 @@ async fn a_lone_write_waits_for_nobody() {
     assert!(matches!(call.await.unwrap().unwrap(), Submitted::New { .. }));
     in_order(&store).await;
 }
+
+/// Where [`a_writer_works_until_it_is_told_to_stop`] finds its database when it is a child that will be killed.
+const CHILD: &str = "VELRO_STORE_CHILD";
+
+/// One whole life of a generation; answers its id once the store has answered.
+async fn one_life(store: &SqliteStore, user: UserId) -> velro::id::GenerationId {
+    let work = brought_to(store, user, 3, AttemptState::Accepted).await;
+    won(store, settle(&work, delivered(&work, 2))).await;
+    work.generation.id
+}
+
+/// By itself: many lives at once, and the books are in order. As a child of the next test: the same without an end, telling
+/// each life as it is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_works_until_it_is_told_to_stop() {
+    let Ok(file) = std::env::var(CHILD) else {
+        let folder = Folder::new();
+        let store = folder.open(NEW).await.unwrap();
+        let user = somebody(&store, 1_000_000).await.id;
+        join_all((0..40).map(|_| one_life(&store, user))).await;
+        assert_eq!(in_order(&store).await.transfers, 41);
+        return;
+    };
+    let store = SqliteStore::open(&file, SERVE).await.unwrap();
+    let user = somebody(&store, 1_000_000).await.id;
+    loop {
+        for id in join_all((0..8).map(|_| one_life(&store, user))).await {
+            println!("answered {user} {id}");
+        }
+    }
+}
+
+/// SIGKILL in the middle of many writes: whatever was answered is there, the books are in order, and what was under way
+/// can be taken over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_process_loses_nothing_it_answered() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    let folder = Folder::new();
+    folder.open(NEW).await.unwrap().close().await;
+    for round in 0..3 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_writer_works_until_it_is_told_to_stop", "--nocapture"])
+            .env(CHILD, folder.file())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut told = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut answered: Vec<(UserId, velro::id::GenerationId)> = Vec::new();
+        while answered.len() < 30 + round * 17 {
+            let line = told.next().expect("the child goes on").unwrap();
+            let mut words = line.split_whitespace().skip_while(|w| *w != "answered").skip(1);
+            if let (Some(user), Some(id)) = (words.next(), words.next()) {
+                answered.push((user.parse().unwrap(), id.parse().unwrap()));
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let store = folder.open(SERVE).await.unwrap();
+        for (user, id) in answered {
+            let generation = store.generation(user, id).await.unwrap().unwrap();
+            assert_eq!(generation.captured, Some(Credits(2)));
+        }
+        in_order(&store).await;
+        let taken = store.adopt("survivor", at(10_000), at(20_000), 1000).await.unwrap();
+        assert!(taken.len() <= 8, "{} under way", taken.len());
+        for adopted in taken {
+            let work = store.work(adopted.attempt_id, "survivor").await.unwrap().unwrap();
+            let mut end = settle(&work, delivered(&work, 3));
+            end.worker = "survivor".into();
+            won(&store, end).await;
+        }
+        in_order(&store).await;
+        store.close().await;
+    }
+}

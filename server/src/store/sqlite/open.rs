@@ -156,3 +156,52 @@ fn changed(version: i64) -> StoreError {
          restore a backup and run `velro migrate`"
     ))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    async fn pragma(conn: &mut SqliteConnection, sql: &'static str) -> String {
+        let value: String = sqlx::query_scalar(sql).fetch_one(conn).await.unwrap();
+        value
+    }
+
+    #[tokio::test]
+    async fn commits_are_durable_and_readers_cannot_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = OpenOptions {
+            create: true,
+            migrate: true,
+        };
+        let file = folder.path().join("velro.db");
+        let mut opened = open(&file.to_string_lossy(), options).await.unwrap();
+        let mut reader = opened.readers.acquire().await.unwrap();
+        for conn in [&mut opened.writer, &mut *reader] {
+            let journal = pragma(conn, "SELECT journal_mode FROM pragma_journal_mode").await;
+            let sync = pragma(conn, "SELECT CAST(synchronous AS TEXT) FROM pragma_synchronous").await;
+            let keys = pragma(conn, "SELECT CAST(foreign_keys AS TEXT) FROM pragma_foreign_keys").await;
+            // 2 is FULL.
+            assert_eq!((journal.as_str(), sync.as_str(), keys.as_str()), ("wal", "2", "1"));
+        }
+        let write = sqlx::query("DELETE FROM leases").execute(&mut *reader).await;
+        assert!(write.unwrap_err().to_string().contains("readonly"));
+    }
+
+    /// The macro does not notice a new file by itself; this does.
+    #[test]
+    fn every_migration_file_is_compiled_in_and_numbered_without_gaps() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations/sqlite");
+        let mut files: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        let known: Vec<String> = MIGRATIONS
+            .iter()
+            .map(|m| format!("{:04}_{}.sql", m.version, m.description.replace(' ', "_")))
+            .collect();
+        assert_eq!(files, known);
+        assert!(MIGRATIONS.iter().map(|m| m.version).eq(1..=files.len() as i64));
+    }
+}
