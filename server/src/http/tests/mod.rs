@@ -12,10 +12,12 @@ use salvo::{Response, Service};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 use super::{RateLimiter, Services};
 use crate::auth::Auth;
 use crate::catalog::{Registry, Shelf};
+use crate::config::watch::RegistryHealth;
 use crate::config::{Config, Overrides};
 use crate::intake::Intake;
 use crate::outputs::Outputs;
@@ -26,6 +28,7 @@ use crate::queue::memory::MemoryQueue;
 use crate::store::Store;
 use crate::store::sqlite::{OpenOptions, SqliteStore};
 use crate::telemetry::Metrics;
+use crate::upstream::{Upstream, WebhookVerifier};
 
 const PASSWORD: &str = "correct horse";
 
@@ -119,6 +122,9 @@ pub(super) async fn house_with(settings: &[(&str, &str)]) -> House {
         outputs: Arc::new(Outputs::new(&config).unwrap()),
         metrics: Arc::new(Metrics::new().unwrap()),
         limiter: Arc::new(RateLimiter::new(config.rate_limit_enabled)),
+        webhooks: Arc::new(WebhookVerifier::new(Upstream::new(&config).unwrap())),
+        registry_health: Arc::new(RegistryHealth::new(&shelf.get())),
+        shutdown: CancellationToken::new(),
         config,
         store,
         shelf,
