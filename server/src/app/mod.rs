@@ -218,7 +218,9 @@ async fn watch_registry(services: Arc<Services>, stop: CancellationToken) {
     };
     let path = services.config.providers_path.clone();
     let health = Arc::clone(&services.registry_health);
-    Watcher::new(path, Arc::clone(&services.shelf), health, Box::new(apply)).run(stop).await;
+    Watcher::new(path, Arc::clone(&services.shelf), health, Box::new(apply))
+        .run(stop)
+        .await;
 }
 
 /// Gauges that the database and the queue know.

@@ -206,7 +206,12 @@ mod tests {
     }
 
     fn forged(algorithm: Algorithm, claims: &Value, secret: &str) -> String {
-        encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+        encode(
+            &Header::new(algorithm),
+            claims,
+            &EncodingKey::from_secret(secret.as_bytes()),
+        )
+        .unwrap()
     }
 
     fn part(value: &Value) -> String {
@@ -216,10 +221,16 @@ mod tests {
     #[test]
     fn our_own_tokens_name_their_owner() {
         let (user, session) = (user(), SessionId::new());
-        let caller = signer().verify_access(&signer().sign_access(&user, session).unwrap()).unwrap();
+        let caller = signer()
+            .verify_access(&signer().sign_access(&user, session).unwrap())
+            .unwrap();
         assert_eq!((caller.user_id, caller.session_id), (user.id, session));
         assert_eq!(caller.email, "ada@example.com");
-        assert!(signer().verify_access(&forged(Algorithm::HS256, &good(), SECRET)).is_ok());
+        assert!(
+            signer()
+                .verify_access(&forged(Algorithm::HS256, &good(), SECRET))
+                .is_ok()
+        );
     }
 
     #[test]
@@ -232,7 +243,10 @@ mod tests {
             }
         }
         for algorithm in [Algorithm::HS384, Algorithm::HS512] {
-            assert!(signer().verify_access(&forged(algorithm, &good(), SECRET)).is_err(), "{algorithm:?}");
+            assert!(
+                signer().verify_access(&forged(algorithm, &good(), SECRET)).is_err(),
+                "{algorithm:?}"
+            );
         }
         // A header that lies about the algorithm of an otherwise good signature.
         let token = forged(Algorithm::HS256, &good(), SECRET);
@@ -243,7 +257,11 @@ mod tests {
 
     #[test]
     fn another_key_and_a_changed_payload_are_refused() {
-        assert!(signer().verify_access(&forged(Algorithm::HS256, &good(), "another-secret-of-32-characters!")).is_err());
+        assert!(
+            signer()
+                .verify_access(&forged(Algorithm::HS256, &good(), "another-secret-of-32-characters!"))
+                .is_err()
+        );
         let token = forged(Algorithm::HS256, &good(), SECRET);
         let parts: Vec<&str> = token.split('.').collect();
         let tampered = format!("{}.{}.{}", parts[0], part(&good()), parts[2]);
@@ -289,7 +307,10 @@ mod tests {
         let bound = signer.sign_stream(&caller, Some(id), minute).unwrap();
         let opened = signer.verify_stream(&bound, id).unwrap();
         assert_eq!((opened.user_id, opened.session_id), (caller.user_id, caller.session_id));
-        assert!(signer.verify_stream(&bound, GenerationId::new()).is_err(), "another generation's stream");
+        assert!(
+            signer.verify_stream(&bound, GenerationId::new()).is_err(),
+            "another generation's stream"
+        );
         assert!(signer.verify_access(&bound).is_err(), "a normal route");
 
         let any = signer.sign_stream(&caller, None, minute).unwrap();
