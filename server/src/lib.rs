@@ -25,5 +25,6 @@ pub mod telemetry;
 pub mod worker;
 
 pub mod clock;
+pub mod document;
 pub mod failpoint;
 pub mod id;

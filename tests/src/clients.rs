@@ -48,8 +48,8 @@ pub fn python(cache: &Path) -> Result<PathBuf> {
 /// # Errors
 /// If `node` or `npm` is missing, or npm fails.
 pub fn node(cache: &Path) -> Result<PathBuf> {
-    let version = output(Command::new("node").arg("--version"))
-        .context("the client tests need node and npm on the PATH")?;
+    let version =
+        output(Command::new("node").arg("--version")).context("the client tests need node and npm on the PATH")?;
     let files = [".npmrc", "package.json", "package-lock.json"].map(|name| folder().join(name));
     let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
     install(cache, "node", &version, &paths, |home| {
@@ -57,12 +57,8 @@ pub fn node(cache: &Path) -> Result<PathBuf> {
             let name = file.file_name().context("a file has a name")?;
             fs::copy(file, home.join(name))?;
         }
-        output(
-            Command::new("npm")
-                .args(["ci", "--omit=dev"])
-                .current_dir(home),
-        )
-        .context("npm ci (the client tests need npm on the PATH)")?;
+        output(Command::new("npm").args(["ci", "--omit=dev"]).current_dir(home))
+            .context("npm ci (the client tests need npm on the PATH)")?;
         Ok(())
     })
 }
@@ -105,8 +101,7 @@ fn output(command: &mut Command) -> Result<String> {
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("start {program}"))?;
-    let text =
-        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     if !output.status.success() {
         bail!("{program}: {}\n{}{}", output.status, text[0], text[1]);
     }
@@ -117,11 +112,7 @@ fn output(command: &mut Command) -> Result<String> {
 ///
 /// # Errors
 /// If it fails or takes longer than two minutes; the error holds all of its output.
-pub async fn run_script(
-    interpreter: &Path,
-    script: &str,
-    environment: &[(&str, &str)],
-) -> Result<String> {
+pub async fn run_script(interpreter: &Path, script: &str, environment: &[(&str, &str)]) -> Result<String> {
     let mut command = tokio::process::Command::new(interpreter);
     command
         .arg(folder().join(script))

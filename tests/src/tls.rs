@@ -35,12 +35,11 @@ impl TlsFront {
     pub async fn start(backend: SocketAddr) -> Result<Self> {
         let mut ca = CertificateParams::new(Vec::<String>::new())?;
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        ca.distinguished_name
-            .push(DnType::CommonName, "Velro test authority");
+        ca.distinguished_name.push(DnType::CommonName, "Velro test authority");
         let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
         let key = KeyPair::generate()?;
-        let leaf = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?
-            .signed_by(&key, &ca)?;
+        let leaf =
+            CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?.signed_by(&key, &ca)?;
 
         let mut ca_file = tempfile::NamedTempFile::new()?;
         ca_file.write_all(ca.pem().as_bytes())?;
@@ -58,12 +57,10 @@ impl TlsFront {
         let listener = TcpListener::bind((IpAddr::from(Ipv4Addr::LOCALHOST), 0)).await?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(accept(
-            listener,
-            acceptor,
-            backend,
-            stop.clone(),
-        )));
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(accept(listener, acceptor, backend, stop.clone())),
+        );
         Ok(Self {
             address,
             ca_file,
@@ -84,12 +81,7 @@ impl TlsFront {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    backend: SocketAddr,
-    stop: CancellationToken,
-) {
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, backend: SocketAddr, stop: CancellationToken) {
     // A failed accept means that one client went away; the next one is independent of it.
     loop {
         let Ok((client, _)) = listener.accept().await else {

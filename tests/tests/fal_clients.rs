@@ -28,10 +28,7 @@ async fn simulator() -> FalSim {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn python_client_accepts_the_simulator() {
-    let interpreter = tokio::task::spawn_blocking(|| python(cache()))
-        .await
-        .unwrap()
-        .unwrap();
+    let interpreter = tokio::task::spawn_blocking(|| python(cache())).await.unwrap().unwrap();
     let sim = simulator().await;
     let front = TlsFront::start(sim.address).await.unwrap();
     sim.set_public_url(front.url());
@@ -65,21 +62,12 @@ async fn python_client_accepts_the_simulator() {
     // The 429s of the busy check were refused, so its one acceptance is its only purchase.
     assert_eq!(sim.bought_twice(), []);
     let refused = sim.refusals();
-    assert_eq!(
-        refused
-            .iter()
-            .filter(|refusal| refusal.answer == "429")
-            .count(),
-        2
-    );
+    assert_eq!(refused.iter().filter(|refusal| refusal.answer == "429").count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn javascript_client_accepts_the_simulator() {
-    let folder = tokio::task::spawn_blocking(|| node(cache()))
-        .await
-        .unwrap()
-        .unwrap();
+    let folder = tokio::task::spawn_blocking(|| node(cache())).await.unwrap().unwrap();
     let sim = simulator().await;
     let output = run_script(
         Path::new("node"),

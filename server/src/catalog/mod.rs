@@ -4,9 +4,20 @@
 //! changes, and jobs in flight keep the one they began with.
 
 mod call;
+#[cfg(test)]
+mod call_tests;
+pub mod file;
+mod listing;
 mod model;
+pub mod names;
+mod params;
 mod registry;
+#[cfg(test)]
+mod shipped_tests;
 
 pub use call::{ClientCall, ParamFault, ValidCall};
+pub use file::RegistryErrors;
+pub use listing::by_type_then_credits;
 pub use model::{Feature, InputRule, Model, ModelStatus, Param, ParamType};
+pub use params::{Refusal, key_text};
 pub use registry::{ProviderEntry, ProviderKind, Registry, Shelf};

@@ -154,4 +154,25 @@ pub enum InputRule {
         /// How the provider wants it written.
         pattern: String,
     },
+    /// Sent under this name as `times * value + plus`, rounded to six decimals: for a scale that the provider counts
+    /// in another direction or unit.
+    Linear {
+        /// The provider's name.
+        name: String,
+        /// Factor.
+        times: f64,
+        /// Offset.
+        plus: f64,
+    },
+}
+
+impl InputRule {
+    /// The provider's name of it; `None` when it is not sent.
+    pub fn input_name(&self) -> Option<&str> {
+        match self {
+            InputRule::NotSent(_) => None,
+            InputRule::Same(name) | InputRule::Text(name) | InputRule::Table(name, _) => Some(name),
+            InputRule::Nearest { name, .. } | InputRule::Linear { name, .. } => Some(name),
+        }
+    }
 }

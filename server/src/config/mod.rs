@@ -2,12 +2,23 @@
 //!
 //! [`Config`] is the resolved form everybody uses. Nothing reads the environment besides this module.
 
+mod jwt_secret;
+mod layers;
+mod resolve;
 mod secret;
+mod settings;
+#[cfg(test)]
+mod tests;
+pub mod watch;
 
 pub use secret::Secret;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use layers::Layers;
 
 /// Everything an operator can set, resolved and checked.
 #[derive(Debug, Clone)]
@@ -66,6 +77,152 @@ pub struct Config {
     pub upstream_allow_private: bool,
     /// How long a drain waits for requests and steps in flight.
     pub shutdown_grace: Duration,
+    /// Supabase's settings: read and kept, without effect in this version.
+    pub supabase: SupabaseConfig,
+}
+
+/// Supabase's settings, for the version that uses them.
+#[derive(Debug, Clone, Default)]
+pub struct SupabaseConfig {
+    /// `SUPABASE_URL`, no trailing slash.
+    pub url: Option<String>,
+    /// `SUPABASE_ANON_KEY`.
+    pub anon_key: Option<Secret>,
+    /// `SUPABASE_SERVICE_KEY` or `SUPABASE_SERVICE_ROLE_KEY`.
+    pub service_key: Option<Secret>,
+    /// `SUPABASE_JWT_SECRET`.
+    pub jwt_secret: Option<Secret>,
+}
+
+/// What the command line says; it wins over everything else.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--config`: instead of `VELRO_CONFIG` or `./velro.toml`.
+    pub config_path: Option<PathBuf>,
+    /// `--host`.
+    pub host: Option<String>,
+    /// `--port`.
+    pub port: Option<u16>,
+    /// `--data`.
+    pub data_dir: Option<PathBuf>,
+    /// `--providers`.
+    pub providers_path: Option<PathBuf>,
+    /// `--log-level`.
+    pub log_level: Option<String>,
+    /// Write nothing: a secret that would be generated and kept is made up for this one time.
+    pub read_only: bool,
+}
+
+/// Something wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFault {
+    /// A variable, a flag, or `file:line`.
+    pub place: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// Everything wrong with the configuration; displayed one per line as `place: what; remedy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigFault>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, fault) in self.0.iter().enumerate() {
+            let separator = if i == 0 { "" } else { "\n" };
+            write!(f, "{separator}{}: {}; {}", fault.place, fault.what, fault.remedy)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// Something an operator should know that does not stop the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// A variable, a flag, or `file:line`.
+    pub place: String,
+    /// What to know.
+    pub text: String,
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.place, self.text)
+    }
+}
+
+/// The process environment as [`Config::load`] takes it; variables that are not UTF-8 are left out.
+pub fn process_env() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+impl Config {
+    /// Merges defaults, file, environment and flags, and checks all of it. In development, unless
+    /// [`Overrides::read_only`] is set, a missing signing secret is generated and kept in the data folder.
+    pub fn load(flags: &Overrides, env: &BTreeMap<String, String>) -> Result<(Config, Vec<Notice>), ConfigErrors> {
+        let (config, faults, notices) = Config::load_leniently(flags, env);
+        match faults.is_empty() {
+            true => Ok((config, notices)),
+            false => Err(ConfigErrors(faults)),
+        }
+    }
+
+    /// As [`Config::load`], but gives what could be resolved beside the faults; only for commands that report, such as
+    /// `velro check`. What is at fault has a placeholder.
+    pub(crate) fn load_leniently(
+        flags: &Overrides,
+        env: &BTreeMap<String, String>,
+    ) -> (Config, Vec<ConfigFault>, Vec<Notice>) {
+        let from_env = env.get("VELRO_CONFIG").filter(|v| !v.trim().is_empty());
+        let named = flags.config_path.clone().or(from_env.map(PathBuf::from));
+        let path = named.clone().unwrap_or_else(|| PathBuf::from("velro.toml"));
+        let (file, unreadable) = match std::fs::read_to_string(&path) {
+            Ok(text) => (Some(text), None),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => (None, None),
+            Err(e) => (None, Some(e)),
+        };
+        let layers = Layers::new(file.as_deref().map(|text| (path.as_path(), text)), env, flags);
+        if let Some(e) = unreadable {
+            let what = format!("cannot be read ({e})");
+            let remedy = "correct VELRO_CONFIG, --config or the file's rights";
+            layers.fault(display(&path), what, remedy);
+        }
+        let config = resolve::resolve(&layers, flags.read_only);
+        let (faults, notices) = layers.into_findings();
+        (config, faults, notices)
+    }
+
+    /// How this server is reached from the machine it runs on, whatever `PUBLIC_URL` says: `http://127.0.0.1:8000`.
+    pub fn local_url(&self) -> String {
+        resolve::local_url(&self.host, self.port)
+    }
+
+    /// The effective configuration, one `key = value` per line in the order of the defaults file, secrets not shown.
+    pub fn redacted_lines(&self) -> Vec<String> {
+        resolve::redacted_lines(self)
+    }
+
+    /// The folder of delivered files.
+    pub fn outputs_dir(&self) -> PathBuf {
+        self.data_dir.join("outputs")
+    }
+}
+
+impl Secret {
+    /// How a secret is shown to an operator.
+    fn redacted(&self) -> String {
+        format!("set ({} characters)", self.expose().chars().count())
+    }
+}
+
+fn display(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// Where FAL is and how we pay.

@@ -111,6 +111,13 @@ impl Query {
         })
     }
 
+    /// `skip` and `limit` of a list: at most 100 items at once.
+    pub fn page(&self, default_limit: u32) -> Result<(u64, u32)> {
+        let skip = self.integer("skip", 0, 0, 1_000_000_000)?;
+        let limit = self.integer("limit", i64::from(default_limit), 1, 100)?;
+        Ok((skip.unsigned_abs(), u32::try_from(limit).unwrap_or(default_limit)))
+    }
+
     /// `true` or `false`, or the default.
     pub fn boolean(&self, name: &str, default: bool) -> Result<bool> {
         match self.text(name).map(str::to_ascii_lowercase).as_deref() {
@@ -128,6 +135,44 @@ impl Query {
             Some(text) => parse(text)
                 .map(Some)
                 .ok_or_else(|| Problem::field(&["query", name], rule.to_owned(), "value")),
+        }
+    }
+}
+
+/// Broken fields of one request, so that the client hears of all at once.
+#[derive(Default)]
+pub struct Faults(Vec<FieldError>);
+
+impl Faults {
+    /// Notes a broken field unless `ok`.
+    pub fn unless(&mut self, ok: bool, loc: &[&str], rule: impl Into<String>, kind: &str) {
+        if !ok {
+            self.0.push(FieldError::new(loc, rule, kind));
+        }
+    }
+
+    /// A text of at most `max` characters without control characters (line breaks and tabs pass where `lines`).
+    pub fn text(&mut self, text: &str, loc: &[&str], max: usize, lines: bool) {
+        self.unless(
+            text.chars().count() <= max,
+            loc,
+            format!("must have at most {max} characters"),
+            "too_long",
+        );
+        let is_clean = |c: char| !c.is_control() || (lines && matches!(c, '\n' | '\r' | '\t'));
+        self.unless(
+            text.chars().all(is_clean),
+            loc,
+            "must not contain control characters",
+            "control_characters",
+        );
+    }
+
+    /// A problem when there are any.
+    pub fn finish(self) -> Result<()> {
+        match self.0.is_empty() {
+            true => Ok(()),
+            false => Err(Problem::fields(self.0)),
         }
     }
 }

@@ -3,17 +3,25 @@
 //! One file per resource in [`routes`]; [`problem`] has every error, [`input`] reads requests. Domain types never derive
 //! the public JSON: each route writes its own and converts by hand.
 
+pub mod openapi;
 pub mod problem;
 pub mod routes;
 
 mod caller;
+mod hoops;
 mod input;
+mod limits;
+mod server;
 
+use salvo::Service;
+use salvo::routing::Router;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::Auth;
 use crate::catalog::Shelf;
 use crate::config::Config;
+use crate::config::watch::RegistryHealth;
 use crate::intake::Intake;
 use crate::outputs::Outputs;
 use crate::provider::ProviderShelf;
@@ -21,8 +29,11 @@ use crate::queue::Queue;
 use crate::queue::live::Live;
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use crate::upstream::WebhookVerifier;
 
 pub use caller::Caller;
+pub use limits::RateLimiter;
+pub use server::serve;
 
 /// What the handlers work with; one for the process, in the depot of every request.
 #[allow(missing_docs)]
@@ -37,4 +48,26 @@ pub struct Services {
     pub outputs: Arc<Outputs>,
     pub auth: Arc<Auth>,
     pub metrics: Arc<Metrics>,
+    /// Checks who signed a webhook.
+    pub webhooks: Arc<WebhookVerifier>,
+    /// Whether the file of the registry is the one in use.
+    pub registry_health: Arc<RegistryHealth>,
+    /// Cancelled when the server drains: open streams end.
+    pub shutdown: CancellationToken,
+    pub limiter: Arc<RateLimiter>,
 }
+
+/// Every route with its hoops, but without the services: what the documentation is made from.
+///
+/// Both spellings of a path, with and without a trailing slash, are the same route.
+pub fn router() -> Router {
+    Router::new().filter(hoops::HeadIsGet).push(routes::router())
+}
+
+/// The REST surface, ready to be served or tested.
+pub fn service(services: Arc<Services>) -> Service {
+    hoops::wrap(Service::new(router()), services)
+}
+
+#[cfg(test)]
+mod tests;

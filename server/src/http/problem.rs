@@ -12,6 +12,7 @@ use salvo::oapi::{
 use salvo::{Response, Scribe};
 use serde::Serialize;
 
+use crate::auth::AuthError;
 use crate::catalog::ParamFault;
 use crate::store::StoreError;
 
@@ -188,10 +189,48 @@ impl Problem {
         )
     }
 
+    /// The problem of an error status that nobody has explained.
+    pub(super) fn for_status(status: StatusCode) -> Self {
+        let (code, detail) = match status {
+            StatusCode::UNAUTHORIZED => (Code::Unauthorized, "Missing authentication token"),
+            StatusCode::PAYMENT_REQUIRED => (Code::InsufficientCredits, "Not enough credits"),
+            StatusCode::FORBIDDEN => (Code::Forbidden, "Not allowed"),
+            StatusCode::NOT_FOUND => (
+                Code::NotFound,
+                "There is nothing at this path; /docs lists the operations",
+            ),
+            StatusCode::METHOD_NOT_ALLOWED => (
+                Code::MethodNotAllowed,
+                "See the Allow header for the methods of this path",
+            ),
+            StatusCode::NOT_ACCEPTABLE => (Code::NotAcceptable, "Accept application/json"),
+            StatusCode::CONFLICT => (Code::Conflict, "Not possible in the present state"),
+            StatusCode::PAYLOAD_TOO_LARGE => (Code::TooLarge, "The body is larger than this route accepts"),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => (Code::UnsupportedMediaType, "Send the body as application/json"),
+            StatusCode::UNPROCESSABLE_ENTITY => (Code::Invalid, "Some fields are not valid"),
+            StatusCode::TOO_MANY_REQUESTS => (Code::RateLimited, "Too many requests; slow down"),
+            StatusCode::NOT_IMPLEMENTED => (Code::NotImplemented, "Not available yet"),
+            StatusCode::SERVICE_UNAVAILABLE => (Code::Unavailable, "Temporarily unavailable; try again"),
+            status if status.is_client_error() => (Code::BadRequest, "The request cannot be read"),
+            _ => (
+                Code::Internal,
+                "An internal error was recorded; quote the request id when you report it",
+            ),
+        };
+        Problem::new(code, detail)
+    }
+
     /// Adds `Retry-After`.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_seconds = Some(seconds.max(1));
+        self
+    }
+
+    /// Names the fields that caused it.
+    #[must_use]
+    pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.errors = errors;
         self
     }
 
@@ -264,6 +303,23 @@ impl From<StoreError> for Problem {
                 .retry_after(2)
             }
             _ => Problem::internal(format!("{error:#}")),
+        }
+    }
+}
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::EmailTaken => Problem::new(Code::EmailTaken, "Email already registered"),
+            AuthError::InvalidCredentials => Problem::new(Code::InvalidCredentials, "Invalid email or password"),
+            AuthError::InvalidToken => Problem::new(Code::Unauthorized, "Invalid or expired token"),
+            AuthError::Busy => Problem::new(
+                Code::Unavailable,
+                "Too many people are signing in at the moment; try again",
+            )
+            .retry_after(2),
+            AuthError::Store(error) => error.into(),
+            AuthError::Internal(error) => Problem::internal(format!("{error:#}")),
         }
     }
 }

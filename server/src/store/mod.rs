@@ -140,6 +140,9 @@ pub trait Store: Send + Sync + 'static {
     async fn extend_leases(&self, worker: &str, lease_until: Micros) -> Result<u64>;
     /// Gives every lease of `worker` back, so that another may resume at once.
     async fn release_leases(&self, worker: &str) -> Result<u64>;
+    /// Gives back every lease of every worker. Only for a process that knows it is alone, such as the one that holds the
+    /// lock of an embedded installation: then whoever held them is dead.
+    async fn free_all_leases(&self) -> Result<u64>;
     /// Stores a step before it is carried out. Refused when the lease or the step count is not what the caller
     /// thinks: then somebody else goes on, and the caller must drop the attempt.
     async fn save_step(&self, step: SaveStep) -> Result<Saved>;

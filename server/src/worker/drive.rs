@@ -65,6 +65,8 @@ pub(super) struct Drive {
     pub(super) settings: Arc<Settings>,
     pub(super) work: Work,
     provider: Arc<LoadedProvider>,
+    /// The step at hand came from the inbox; only then may a save empty it.
+    took_inbox: bool,
 }
 
 /// Goes on with an attempt that is due.
@@ -94,6 +96,7 @@ pub(super) async fn begin(tools: Tools, settings: Arc<Settings>, work: Work) -> 
         settings,
         work,
         provider,
+        took_inbox: false,
     };
     tracing::Instrument::instrument(drive.run(), span).await
 }
@@ -113,13 +116,13 @@ impl Drive {
                 return self.collect(outcome, tries).await;
             }
             Pending::Nothing => match self.work.attempt.inbox.take() {
-                Some(body) => Happened::Webhook(body),
+                Some(body) => self.webhook(body),
                 None => return Next::Parked,
             },
             Pending::Wait => {
                 let now = clock::now();
                 if let Some(body) = self.work.attempt.inbox.take() {
-                    Happened::Webhook(body)
+                    self.webhook(body)
                 } else if now >= self.deadline().plus(GRACE_AFTER_DEADLINE)
                     && self.tools.told.contains(self.work.attempt.id)
                 {
@@ -230,6 +233,11 @@ impl Drive {
                 }
             }
         }
+    }
+
+    fn webhook(&mut self, body: Vec<u8>) -> Happened {
+        self.took_inbox = true;
+        Happened::Webhook(body)
     }
 
     /// True when the provider should be asked to stop and was not asked yet. After a restart it is asked again, which
@@ -343,7 +351,7 @@ impl Drive {
             pending: pending.clone(),
             remote_id: step.remote_id.clone(),
             due_at,
-            clear_inbox: true,
+            clear_inbox: self.took_inbox,
             progress: progress.clone(),
             now: clock::now(),
         };
@@ -353,6 +361,7 @@ impl Drive {
                 events,
             }) => {
                 self.tools.live.publish(&events);
+                self.took_inbox = false;
                 attempt.steps += 1;
                 attempt.state = state;
                 attempt.pending = pending;
@@ -397,7 +406,7 @@ impl Drive {
             _ => false,
         };
         let detail = format!("{:?} {}: {}", failure.kind, failure.code, failure.message);
-        if failure.kind == ErrorKind::UnknownOutcome || (ambiguous && !nothing_bought) {
+        if !nothing_bought && (ambiguous || failure.kind == ErrorKind::UnknownOutcome) {
             return self.park(None, &detail).await;
         }
         if nothing_bought && failure.retry == Retry::SameProvider && attempt.ordinal < self.settings.max_attempts {
@@ -477,10 +486,7 @@ impl Drive {
             .save(step, AttemptState::Unknown, Pending::Nothing, clock::now(), None)
             .await
         {
-            Ok(_) => {
-                self.tools.metrics.unknown_attempt(&self.work.attempt.provider);
-                Next::Parked
-            }
+            Ok(_) => Next::Parked,
             Err(next) => next,
         }
     }
@@ -513,7 +519,7 @@ impl Drive {
                 failpoint::at("worker::settled");
                 self.tools.live.publish(&events);
                 self.tools.told.remove(self.work.attempt.id);
-                self.tools.metrics.settled(generation.status, settlement);
+                self.tools.metrics.settlement(generation.status.as_str(), settlement);
                 Next::Over
             }
             Ok(Settled::Lost) => Next::Over,

@@ -34,9 +34,6 @@ const AFTER_A_PANIC: Duration = Duration::from_secs(30);
 /// How long an attempt may take when its model is not in the registry any more.
 const FALLBACK_DEADLINE: Duration = Duration::from_secs(3600);
 
-/// Due only when nudged.
-const NEVER: Micros = Micros(i64::MAX);
-
 /// What the worker works with.
 #[derive(Clone)]
 #[allow(missing_docs)]
@@ -162,9 +159,9 @@ impl Worker {
                 () = sleep_until(wake) => {}
                 () = queue.changed() => {}
                 nudge = nudges.recv() => match nudge {
-                    Ok(attempt) => self.nudge(attempt),
-                    // Too many to count: the store knows which.
-                    Err(_) => next_sweep = Instant::now(),
+                    Ok(attempt) if self.nudge(attempt) => {}
+                    // Not ours yet, or too many to count: the store knows which.
+                    _ => next_sweep = Instant::now(),
                 },
                 Some(done) = self.steps.join_next_with_id(), if !self.steps.is_empty() => self.stepped(done).await,
             }
@@ -236,11 +233,10 @@ impl Worker {
         };
         let nudged = self.nudged.remove(&attempt_id);
         let due = match next {
-            Next::Over => None,
+            // What is parked is nobody's: a webhook makes it adoptable, a nudge makes us look at once.
+            Next::Over | Next::Parked => None,
             Next::Replaced(attempt_id, at) => return self.schedule.put(attempt_id, generation_id, at),
             Next::Due(at) => Some(at),
-            // It stays in the schedule so that a nudge finds it.
-            Next::Parked => Some(NEVER),
         };
         match due {
             Some(at) => self
@@ -253,13 +249,13 @@ impl Worker {
         }
     }
 
-    /// Makes an attempt due now: if we step it, again after the step.
-    fn nudge(&mut self, attempt: AttemptId) {
+    /// Makes an attempt due now: if we step it, again after the step. False when it is not ours.
+    fn nudge(&mut self, attempt: AttemptId) -> bool {
         if self.stepping.values().any(|(id, _)| *id == attempt) {
             self.nudged.insert(attempt);
-        } else {
-            self.schedule.hurry(attempt, clock::now());
+            return true;
         }
+        self.schedule.hurry(attempt, clock::now())
     }
 
     fn wake_at(&self, latest: Instant) -> Instant {
@@ -286,6 +282,7 @@ impl Worker {
         let until = now.plus(self.settings.lease);
         match self.tools.store.adopt(&self.settings.name, now, until, PAGE).await {
             Ok(adopted) => {
+                self.tools.metrics.sweep("adopted", adopted.len() as u64);
                 for attempt in adopted {
                     self.take_over(attempt).await;
                 }
@@ -340,7 +337,10 @@ impl Worker {
         .is_ok();
         self.steps.abort_all();
         match self.tools.store.release_leases(&self.settings.name).await {
-            Ok(count) => tracing::info!(leases = count, finished, "worker drained"),
+            Ok(count) => {
+                self.tools.metrics.sweep("released", count);
+                tracing::info!(leases = count, finished, "worker drained");
+            }
             Err(error) => tracing::warn!(error = %error, "leases run out by themselves"),
         }
     }

@@ -28,13 +28,15 @@ impl Schedule {
         self.by_time.insert((due, attempt_id));
     }
 
-    /// Brings a known attempt forward; an unknown one is somebody else's.
-    pub(crate) fn hurry(&mut self, attempt_id: AttemptId, due: Micros) {
-        if let Some((before, generation_id)) = self.by_id.get(&attempt_id).copied()
-            && due < before
-        {
+    /// Brings a known attempt forward; false when it is not known.
+    pub(crate) fn hurry(&mut self, attempt_id: AttemptId, due: Micros) -> bool {
+        let Some((before, generation_id)) = self.by_id.get(&attempt_id).copied() else {
+            return false;
+        };
+        if due < before {
             self.put(attempt_id, generation_id, due);
         }
+        true
     }
 
     /// Takes an attempt out; harmless when it is not there.
@@ -80,8 +82,8 @@ mod tests {
         assert!(schedule.pop_due(Micros(49)).is_none());
         assert_eq!(schedule.pop_due(Micros(60)).unwrap().attempt_id, b);
         assert!(schedule.pop_due(Micros(100)).is_none(), "it was moved to 200");
-        schedule.hurry(a, Micros(10));
-        schedule.hurry(b, Micros(10));
+        assert!(schedule.hurry(a, Micros(10)));
+        assert!(!schedule.hurry(b, Micros(10)), "it was taken out");
         assert_eq!(schedule.pop_due(Micros(10)).unwrap().attempt_id, a);
         assert_eq!(schedule.next_due(), None);
     }

@@ -28,13 +28,7 @@ pub(super) struct Api(pub(super) Arc<Inner>);
 
 #[async_trait]
 impl Handler for Api {
-    async fn handle(
-        &self,
-        req: &mut Request,
-        _depot: &mut Depot,
-        res: &mut Response,
-        _ctrl: &mut FlowCtrl,
-    ) {
+    async fn handle(&self, req: &mut Request, _depot: &mut Depot, res: &mut Response, _ctrl: &mut FlowCtrl) {
         let inner = &self.0;
         let path = req.uri().path().to_owned();
         let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
@@ -104,13 +98,7 @@ pub(super) fn not_found() -> Reply {
 }
 
 /// Status, stream, result and cancel of `segments[..at]` / `requests` / id / ...
-async fn on_request(
-    inner: &Arc<Inner>,
-    segments: &[&str],
-    at: usize,
-    req: &mut Request,
-    res: &mut Response,
-) {
+async fn on_request(inner: &Arc<Inner>, segments: &[&str], at: usize, req: &mut Request, res: &mut Response) {
     let conn = reply::connection(req);
     if let Some(refusal) = unauthorized(inner, req) {
         return reply::write(refusal, None, conn, res).await;
@@ -152,10 +140,7 @@ async fn on_request(
         return reply::write(answer, None, conn, res).await;
     }
     // FAL's JavaScript client says `1`, its Python client says `true`.
-    let with_logs = matches!(
-        req.query::<String>("logs").as_deref(),
-        Some("1" | "true" | "True")
-    );
+    let with_logs = matches!(req.query::<String>("logs").as_deref(), Some("1" | "true" | "True"));
     let answer = match point {
         Point::Stream => return stream_status(inner, request_id, with_logs, res),
         Point::Result => inner.with_job(request_id, result),
@@ -167,9 +152,7 @@ async fn on_request(
         _ => inner.with_job(request_id, cancel),
     };
     inner.notify();
-    let answer = answer
-        .unwrap_or_else(not_found)
-        .header("x-fal-request-id", *request_id);
+    let answer = answer.unwrap_or_else(not_found).header("x-fal-request-id", *request_id);
     reply::write(answer, fault.as_ref(), conn, res).await;
 }
 
@@ -185,12 +168,10 @@ pub(super) fn result(state: &mut State, index: usize, now: Instant) -> Reply {
     let reply = match job.ended(now) {
         None => return Reply::detail(400, "Request is still in progress"),
         Some(Outcome::Fail(failure)) => Reply::failure(failure),
-        Some(Outcome::Deliver { outputs }) => {
-            match outputs::answer(job, *outputs, state.settings.media_long_edge_px) {
-                Ok(body) => Reply::json(200, &body),
-                Err(error) => Reply::detail(500, &format!("fal-sim: {error:#}")),
-            }
-        }
+        Some(Outcome::Deliver { outputs }) => match outputs::answer(job, *outputs, state.settings.media_long_edge_px) {
+            Ok(body) => Reply::json(200, &body),
+            Err(error) => Reply::detail(500, &format!("fal-sim: {error:#}")),
+        },
     };
     reply
         .header("x-fal-billable-units", units)
@@ -230,10 +211,7 @@ fn stream_status(inner: &Arc<Inner>, request_id: &str, with_logs: bool, res: &mu
             })?;
             if last != Some(phase) {
                 let event = format!("data: {body}\n\n");
-                return Some((
-                    Ok::<_, Infallible>(event),
-                    (inner, id, Some(phase), changed),
-                ));
+                return Some((Ok::<_, Infallible>(event), (inner, id, Some(phase), changed)));
             }
             let wait = next.map_or(Duration::from_secs(5), |at| {
                 at.saturating_duration_since(Instant::now())
@@ -244,10 +222,7 @@ fn stream_status(inner: &Arc<Inner>, request_id: &str, with_logs: bool, res: &mu
             }
         }
     });
-    for (name, value) in [
-        ("content-type", "text/event-stream"),
-        ("cache-control", "no-cache"),
-    ] {
+    for (name, value) in [("content-type", "text/event-stream"), ("cache-control", "no-cache")] {
         res.headers_mut()
             .insert(name, salvo::http::HeaderValue::from_static(value));
     }

@@ -39,10 +39,9 @@ pub(super) async fn handle(inner: &Arc<Inner>, path: &[&str], req: &mut Request)
                 "bought_twice": handle.bought_twice(),
             }),
         ),
-        ["faults"] if method == Method::GET => Reply::json(
-            200,
-            &json!({ "rules": handle.rules(), "settings": handle.settings() }),
-        ),
+        ["faults"] if method == Method::GET => {
+            Reply::json(200, &json!({ "rules": handle.rules(), "settings": handle.settings() }))
+        }
         ["faults"] if method == Method::DELETE => {
             handle.clear_faults();
             Reply::json(200, &json!({}))
@@ -67,10 +66,7 @@ pub(super) async fn handle(inner: &Arc<Inner>, path: &[&str], req: &mut Request)
                 Err(error) => Reply::detail(400, &format!("fal-sim: {error:#}")),
             }
         }
-        _ => Reply::detail(
-            404,
-            "fal-sim: the paths are requests, faults, jobs/{id}/{step}",
-        ),
+        _ => Reply::detail(404, "fal-sim: the paths are requests, faults, jobs/{id}/{step}"),
     }
 }
 

@@ -26,11 +26,7 @@ const MODEL: &[(&str, u16, &str)] = &[
     ("internal_server_error", 500, "Internal server error"),
     ("generation_timeout", 504, "Generation timed out"),
     ("downstream_service_error", 400, "Downstream service error"),
-    (
-        "downstream_service_unavailable",
-        500,
-        "Downstream service unavailable",
-    ),
+    ("downstream_service_unavailable", 500, "Downstream service unavailable"),
     (
         "content_policy_violation",
         422,
@@ -47,32 +43,12 @@ const MODEL: &[(&str, u16, &str)] = &[
 const INFRASTRUCTURE: &[(&str, u16, &str)] = &[
     ("request_timeout", 504, "Request timed out"),
     ("startup_timeout", 504, "Runner startup timed out"),
-    (
-        "runner_scheduling_failure",
-        503,
-        "No runner could be scheduled",
-    ),
-    (
-        "runner_connection_timeout",
-        503,
-        "Connection to the runner timed out",
-    ),
+    ("runner_scheduling_failure", 503, "No runner could be scheduled"),
+    ("runner_connection_timeout", 503, "Connection to the runner timed out"),
     ("runner_disconnected", 503, "Runner disconnected"),
-    (
-        "runner_connection_refused",
-        503,
-        "Runner refused the connection",
-    ),
-    (
-        "runner_connection_error",
-        503,
-        "Connection to the runner failed",
-    ),
-    (
-        "runner_incomplete_response",
-        502,
-        "Runner sent an incomplete response",
-    ),
+    ("runner_connection_refused", 503, "Runner refused the connection"),
+    ("runner_connection_error", 503, "Connection to the runner failed"),
+    ("runner_incomplete_response", 502, "Runner sent an incomplete response"),
     ("runner_server_error", 500, "Runner server error"),
     ("client_disconnected", 499, "Client disconnected"),
     ("client_cancelled", 499, "Request was cancelled"),
@@ -84,17 +60,10 @@ impl Failure {
     /// The documented failure of this type, or `None` if FAL documents no such type.
     #[must_use]
     pub fn of_type(error_type: &str) -> Option<Self> {
-        let find = |table: &'static [(&'static str, u16, &'static str)]| {
-            table.iter().find(|(name, _, _)| *name == error_type)
-        };
+        let find =
+            |table: &'static [(&'static str, u16, &'static str)]| table.iter().find(|(name, _, _)| *name == error_type);
         if let Some((name, status, message)) = find(MODEL) {
-            let item = detail_item(
-                &["body", "prompt"],
-                name,
-                message,
-                json!({}),
-                json!("(input)"),
-            );
+            let item = detail_item(&["body", "prompt"], name, message, json!({}), json!("(input)"));
             return Some(Self {
                 status: *status,
                 error_type: (*name).to_owned(),
@@ -148,13 +117,7 @@ impl Failure {
 }
 
 /// One item of the `detail` array.
-pub(super) fn detail_item(
-    loc: &[&str],
-    error_type: &str,
-    msg: &str,
-    ctx: Value,
-    input: Value,
-) -> Value {
+pub(super) fn detail_item(loc: &[&str], error_type: &str, msg: &str, ctx: Value, input: Value) -> Value {
     json!({
         "loc": loc,
         "msg": msg,

@@ -95,12 +95,7 @@ impl FromStr for Action {
                 .and_then(|digits| digits.parse::<u64>().ok())
                 .ok_or_else(|| format!("action `{text}`: needs a number, for example `{name}:250`"))
         };
-        let status = |digits: &str| {
-            digits
-                .parse::<u16>()
-                .ok()
-                .filter(|code| (200..=599).contains(code))
-        };
+        let status = |digits: &str| digits.parse::<u16>().ok().filter(|code| (200..=599).contains(code));
         if let Some(code) = status(name) {
             return Ok(Self::Status(code));
         }
@@ -128,9 +123,7 @@ impl FromStr for Action {
             "error" => {
                 let error_type = argument.unwrap_or_default();
                 if super::errors::Failure::of_type(error_type).is_none() {
-                    return Err(format!(
-                        "action `{text}`: FAL documents no error type `{error_type}`"
-                    ));
+                    return Err(format!("action `{text}`: FAL documents no error type `{error_type}`"));
                 }
                 Self::Fail(error_type.to_owned())
             }
@@ -248,10 +241,7 @@ impl Rule {
     fn strike(&mut self, at: Point, endpoint: &str, prompt: &str) -> Option<Action> {
         let matches = self.at == at
             && self.endpoint.as_deref().is_none_or(|only| only == endpoint)
-            && self
-                .prompt
-                .as_deref()
-                .is_none_or(|only| prompt.contains(only));
+            && self.prompt.as_deref().is_none_or(|only| prompt.contains(only));
         if !matches || self.times == Some(0) {
             return None;
         }
@@ -267,24 +257,12 @@ impl Rule {
 }
 
 /// The first rule that strikes this operation, used up by one.
-pub(super) fn strike(
-    rules: &mut [Rule],
-    at: Point,
-    endpoint: &str,
-    prompt: &str,
-) -> Option<Action> {
-    rules
-        .iter_mut()
-        .find_map(|rule| rule.strike(at, endpoint, prompt))
+pub(super) fn strike(rules: &mut [Rule], at: Point, endpoint: &str, prompt: &str) -> Option<Action> {
+    rules.iter_mut().find_map(|rule| rule.strike(at, endpoint, prompt))
 }
 
 /// Every rule that strikes a job at this point; a job may have several (`queue_ms` and `fail`).
-pub(super) fn strike_all(
-    rules: &mut [Rule],
-    at: Point,
-    endpoint: &str,
-    prompt: &str,
-) -> Vec<Action> {
+pub(super) fn strike_all(rules: &mut [Rule], at: Point, endpoint: &str, prompt: &str) -> Vec<Action> {
     rules
         .iter_mut()
         .filter_map(|rule| rule.strike(at, endpoint, prompt))
@@ -318,9 +296,7 @@ pub fn rules_in_prompt(prompt: &str) -> Result<Vec<Rule>, String> {
             }
             None => (Point::Job, word),
         };
-        let action = action
-            .parse()
-            .map_err(|error| format!("`[sim:{word}]`: {error}"))?;
+        let action = action.parse().map_err(|error| format!("`[sim:{word}]`: {error}"))?;
         rules.push(Rule {
             times,
             ..Rule::new(at, action)
@@ -336,10 +312,7 @@ mod tests {
 
     #[test]
     fn prompt_words_give_rules() {
-        let rules = rules_in_prompt(
-            "a cat [sim:fail] [sim:submit=accept_then_cut*1] and [sim:media=slow:20]",
-        )
-        .unwrap();
+        let rules = rules_in_prompt("a cat [sim:fail] [sim:submit=accept_then_cut*1] and [sim:media=slow:20]").unwrap();
         assert_eq!(
             rules,
             [

@@ -103,9 +103,8 @@ impl SimHandle {
     /// One purchase.
     #[must_use]
     pub fn request(&self, request_id: &str) -> Option<RequestRecord> {
-        self.0.with_job(request_id, |state, index, now| {
-            state.jobs[index].record(now)
-        })
+        self.0
+            .with_job(request_id, |state, index, now| state.jobs[index].record(now))
     }
 
     /// Submits that were not accepted.
@@ -127,10 +126,7 @@ impl SimHandle {
                 groups.entry(("webhook_url", url)).or_default().push(job);
             }
             if !job.prompt().is_empty() {
-                groups
-                    .entry(("prompt", job.prompt()))
-                    .or_default()
-                    .push(job);
+                groups.entry(("prompt", job.prompt())).or_default().push(job);
             }
         }
         groups.retain(|_, jobs| {

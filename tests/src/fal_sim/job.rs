@@ -157,9 +157,8 @@ impl Job {
 
     /// The start deadline, if it has passed with the job still waiting.
     fn missed_deadline(&self, now: Instant) -> Option<Instant> {
-        self.start_deadline.filter(|deadline| {
-            *deadline <= now && self.start_at.is_none_or(|start| start > *deadline)
-        })
+        self.start_deadline
+            .filter(|deadline| *deadline <= now && self.start_at.is_none_or(|start| start > *deadline))
     }
 
     pub(super) fn phase(&self, now: Instant) -> Phase {
@@ -208,18 +207,13 @@ impl Job {
     }
 
     pub(super) fn prompt(&self) -> &str {
-        self.input
-            .get("prompt")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
+        self.input.get("prompt").and_then(Value::as_str).unwrap_or_default()
     }
 
     /// What the platform charges for it as things stand.
     pub(super) fn billed_milliunits(&self, now: Instant) -> u64 {
         match self.ended(now) {
-            Some(Outcome::Deliver { outputs }) => {
-                self.model.billable_milliunits(&self.input, *outputs)
-            }
+            Some(Outcome::Deliver { outputs }) => self.model.billable_milliunits(&self.input, *outputs),
             _ => 0,
         }
     }

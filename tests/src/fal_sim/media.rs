@@ -84,20 +84,10 @@ pub(super) fn render(spec: &Spec, name: &str) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     match spec.format {
         Format::Png => image::codecs::png::PngEncoder::new(&mut out)
-            .write_image(
-                &pixels,
-                width.into(),
-                height.into(),
-                image::ExtendedColorType::Rgb8,
-            )
+            .write_image(&pixels, width.into(), height.into(), image::ExtendedColorType::Rgb8)
             .context("encode PNG")?,
         Format::Webp => image_webp::WebPEncoder::new(&mut out)
-            .encode(
-                &pixels,
-                width.into(),
-                height.into(),
-                image_webp::ColorType::Rgb8,
-            )
+            .encode(&pixels, width.into(), height.into(), image_webp::ColorType::Rgb8)
             .context("encode WebP")?,
         _ => jpeg_encoder::Encoder::new(&mut out, 80)
             .encode(&pixels, width, height, jpeg_encoder::ColorType::Rgb)
@@ -147,8 +137,7 @@ fn render_mp4(spec: &Spec, colours: &[u8; 32]) -> Result<Vec<u8>> {
         width: spec.width.into(),
         height: spec.height.into(),
     };
-    let (units, _) =
-        less_avc::LessEncoder::new(&picture).map_err(|error| anyhow!("encode H.264: {error}"))?;
+    let (units, _) = less_avc::LessEncoder::new(&picture).map_err(|error| anyhow!("encode H.264: {error}"))?;
     let units: Vec<Vec<u8>> = units.into_iter().map(|unit| unit.to_nal_unit()).collect();
     let [sps, pps, frame] = units.as_slice() else {
         return Err(anyhow!("the H.264 encoder gave {} units", units.len()));
@@ -164,14 +153,12 @@ fn render_mp4(spec: &Spec, colours: &[u8; 32]) -> Result<Vec<u8>> {
             timescale: 1000,
         },
     )?;
-    writer.add_track(&mp4::TrackConfig::from(mp4::MediaConfig::AvcConfig(
-        mp4::AvcConfig {
-            width: spec.width,
-            height: spec.height,
-            seq_param_set: sps.clone(),
-            pic_param_set: pps.clone(),
-        },
-    )))?;
+    writer.add_track(&mp4::TrackConfig::from(mp4::MediaConfig::AvcConfig(mp4::AvcConfig {
+        width: spec.width,
+        height: spec.height,
+        seq_param_set: sps.clone(),
+        pic_param_set: pps.clone(),
+    })))?;
     let mut sample = u32::try_from(frame.len())?.to_be_bytes().to_vec();
     sample.extend_from_slice(frame);
     writer.write_sample(

@@ -8,13 +8,7 @@ use super::reply::{self, Reply};
 use super::state::Inner;
 use super::{media::Format, outputs};
 
-pub(super) async fn serve(
-    inner: &Inner,
-    request_id: &str,
-    file: &str,
-    req: &Request,
-    res: &mut Response,
-) {
+pub(super) async fn serve(inner: &Inner, request_id: &str, file: &str, req: &Request, res: &mut Response) {
     let conn = reply::connection(req);
     let with_key = req.headers().contains_key("authorization");
     let found = inner.with_job(request_id, |state, index, now| {
@@ -43,9 +37,7 @@ pub(super) async fn serve(
         Some(Action::Slow(ms)) => reply::trickle(answer, ms, res),
         Some(Action::Oversized(bytes)) => reply::oversized(answer, bytes, res),
         fault => {
-            let answer = reply::before(fault.as_ref(), conn.clone())
-                .await
-                .unwrap_or(answer);
+            let answer = reply::before(fault.as_ref(), conn.clone()).await.unwrap_or(answer);
             reply::write(answer, fault.as_ref(), conn, res).await;
         }
     }

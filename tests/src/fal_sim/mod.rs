@@ -105,10 +105,7 @@ impl FalSim {
     ///
     /// # Errors
     /// If the port cannot be bound.
-    #[allow(
-        clippy::unused_async,
-        reason = "starting needs a runtime; async says so"
-    )]
+    #[allow(clippy::unused_async, reason = "starting needs a runtime; async says so")]
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let inner = state::Inner::new(options.settings)?;
         let address = server::start(&inner, options.port)?;

@@ -40,9 +40,7 @@ const FREE_TEXT: Kind = Kind::Text {
 const SAFETY: Kind = Kind::OneOf(&["1", "2", "3", "4", "5", "6"]);
 const JPEG_PNG: Kind = Kind::OneOf(&["jpeg", "png"]);
 const ONE_TO_FOUR: Kind = Kind::Int { min: 1, max: 4 };
-const FLUX_ASPECTS: Kind = Kind::OneOf(&[
-    "21:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:21",
-]);
+const FLUX_ASPECTS: Kind = Kind::OneOf(&["21:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:21"]);
 
 /// Every model served.
 pub static MODELS: &[Model] = &[
@@ -71,13 +69,7 @@ pub static MODELS: &[Model] = &[
             required("prompt", FREE_TEXT),
             required("image_url", Kind::FileUrl),
             optional("aspect_ratio", FLUX_ASPECTS),
-            optional(
-                "guidance_scale",
-                Kind::Number {
-                    min: 1.0,
-                    max: 20.0,
-                },
-            ),
+            optional("guidance_scale", Kind::Number { min: 1.0, max: 20.0 }),
             optional("num_images", ONE_TO_FOUR),
             optional("output_format", JPEG_PNG),
             optional("safety_tolerance", SAFETY),
@@ -92,13 +84,7 @@ pub static MODELS: &[Model] = &[
         fields: &[
             required("prompt", FREE_TEXT),
             optional("aspect_ratio", FLUX_ASPECTS),
-            optional(
-                "guidance_scale",
-                Kind::Number {
-                    min: 1.0,
-                    max: 20.0,
-                },
-            ),
+            optional("guidance_scale", Kind::Number { min: 1.0, max: 20.0 }),
             optional("num_images", ONE_TO_FOUR),
             optional("output_format", JPEG_PNG),
             optional("safety_tolerance", SAFETY),
@@ -112,10 +98,7 @@ pub static MODELS: &[Model] = &[
         output: Output::ImagenImages,
         fields: &[
             required("prompt", FREE_TEXT),
-            optional(
-                "aspect_ratio",
-                Kind::OneOf(&["1:1", "16:9", "9:16", "4:3", "3:4"]),
-            ),
+            optional("aspect_ratio", Kind::OneOf(&["1:1", "16:9", "9:16", "4:3", "3:4"])),
             optional("num_images", ONE_TO_FOUR),
             optional("resolution", Kind::OneOf(&["1K", "2K"])),
             optional("output_format", Kind::OneOf(&["png", "jpeg", "webp"])),
@@ -189,11 +172,7 @@ impl Model {
     ///
     /// # Errors
     /// 422 with FAL's `detail` array.
-    pub fn validate(
-        &self,
-        input: &Map<String, Value>,
-        reject_unknown_fields: bool,
-    ) -> Result<(), Failure> {
+    pub fn validate(&self, input: &Map<String, Value>, reject_unknown_fields: bool) -> Result<(), Failure> {
         schema::validate(self.fields, input, reject_unknown_fields)
     }
 
@@ -290,14 +269,8 @@ mod tests {
                 "fal-ai/veo3",
                 json!({"prompt": "x", "duration": "8s", "generate_audio": false}),
             ),
-            (
-                "fal-ai/minimax/hailuo-02/pro/text-to-video",
-                json!({"prompt": "x"}),
-            ),
-            (
-                "fal-ai/wan-pro/text-to-video",
-                json!({"prompt": "x", "seed": -3}),
-            ),
+            ("fal-ai/minimax/hailuo-02/pro/text-to-video", json!({"prompt": "x"})),
+            ("fal-ai/wan-pro/text-to-video", json!({"prompt": "x", "seed": -3})),
             (
                 "fal-ai/kling-video/v2.1/master/text-to-video",
                 json!({"prompt": "x", "duration": "10", "cfg_scale": 0.5}),
@@ -343,10 +316,7 @@ mod tests {
             ["duration:one_of", "cfg_scale:less_than_equal"]
         );
         assert_eq!(
-            types(
-                "fal-ai/minimax/hailuo-02/pro/text-to-video",
-                json!({"prompt": ""})
-            ),
+            types("fal-ai/minimax/hailuo-02/pro/text-to-video", json!({"prompt": ""})),
             ["prompt:sequence_too_short"]
         );
         assert_eq!(
@@ -357,10 +327,7 @@ mod tests {
             ["prompt:sequence_too_long"]
         );
         assert_eq!(
-            types(
-                "fal-ai/imagen4/preview/ultra",
-                json!({"prompt": "x", "num_images": 0})
-            ),
+            types("fal-ai/imagen4/preview/ultra", json!({"prompt": "x", "num_images": 0})),
             ["num_images:greater_than_equal"]
         );
         assert_eq!(

@@ -119,20 +119,12 @@ pub(super) fn units_text(milliunits: u64) -> String {
     if rest == 0 {
         whole.to_string()
     } else {
-        format!("{whole}.{rest:03}")
-            .trim_end_matches('0')
-            .to_owned()
+        format!("{whole}.{rest:03}").trim_end_matches('0').to_owned()
     }
 }
 
 /// The status object of the queue, with its position where it has one.
-pub(super) fn status(
-    job: &Job,
-    now: Instant,
-    position: usize,
-    with_logs: bool,
-    hide_errors: bool,
-) -> Value {
+pub(super) fn status(job: &Job, now: Instant, position: usize, with_logs: bool, hide_errors: bool) -> Value {
     use super::job::{Outcome, Phase};
 
     let phase = job.phase(now);

@@ -56,9 +56,7 @@ impl Reply {
     }
 
     fn head(&self, res: &mut Response) {
-        res.status_code(
-            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-        );
+        res.status_code(StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
         set(res, "content-type", &self.content_type);
         for (name, value) in &self.headers {
             set(res, name, value);
@@ -73,8 +71,7 @@ impl Reply {
 
 fn set(res: &mut Response, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
-        res.headers_mut()
-            .insert(HeaderName::from_static(name), value);
+        res.headers_mut().insert(HeaderName::from_static(name), value);
     }
 }
 
@@ -109,12 +106,7 @@ pub(super) async fn before(fault: Option<&Action>, conn: Option<ConnCtrl>) -> Op
 }
 
 /// Writes the answer, damaged as the fault says.
-pub(super) async fn write(
-    reply: Reply,
-    fault: Option<&Action>,
-    conn: Option<ConnCtrl>,
-    res: &mut Response,
-) {
+pub(super) async fn write(reply: Reply, fault: Option<&Action>, conn: Option<ConnCtrl>, res: &mut Response) {
     match fault {
         Some(Action::ThenStatus(status)) => Reply::fault(*status).write(res),
         Some(Action::ThenCut) => cut(conn).await,
@@ -170,16 +162,13 @@ pub(super) fn oversized(reply: Reply, total_bytes: u64, res: &mut Response) {
     const CHUNK: usize = 64 * 1024;
     reply.head(res);
     let first = Some(reply.body);
-    res.stream(stream::unfold(
-        (first, total_bytes),
-        |(first, left)| async move {
-            if left == 0 {
-                return None;
-            }
-            let mut chunk = first.unwrap_or_else(|| Bytes::from_static(&[0; CHUNK]));
-            chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-            let left = left - chunk.len() as u64;
-            Some((Ok::<_, Infallible>(chunk), (None, left)))
-        },
-    ));
+    res.stream(stream::unfold((first, total_bytes), |(first, left)| async move {
+        if left == 0 {
+            return None;
+        }
+        let mut chunk = first.unwrap_or_else(|| Bytes::from_static(&[0; CHUNK]));
+        chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        let left = left - chunk.len() as u64;
+        Some((Ok::<_, Infallible>(chunk), (None, left)))
+    }));
 }

@@ -83,13 +83,7 @@ pub(super) fn validate(
             Some(Value::Null) if field.nullable => {}
             Some(value) => {
                 if let Some((error_type, msg, ctx)) = field.kind.fault(value) {
-                    faults.push(detail_item(
-                        &["body", field.name],
-                        error_type,
-                        &msg,
-                        ctx,
-                        value.clone(),
-                    ));
+                    faults.push(detail_item(&["body", field.name], error_type, &msg, ctx, value.clone()));
                 }
             }
         }
@@ -117,13 +111,8 @@ pub(super) fn validate(
 impl Kind {
     /// FAL's error type, message and context if the value breaks the rule.
     fn fault(self, value: &Value) -> Option<(&'static str, String, Value)> {
-        let wrong = |error_type, expected: &str| {
-            Some((
-                error_type,
-                format!("Input should be a valid {expected}"),
-                json!({}),
-            ))
-        };
+        let wrong =
+            |error_type, expected: &str| Some((error_type, format!("Input should be a valid {expected}"), json!({})));
         match self {
             Self::Text { min, max } => {
                 let Some(text) = value.as_str() else {

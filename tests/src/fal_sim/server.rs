@@ -27,9 +27,7 @@ fn socket(address: SocketAddr) -> Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(true)?;
-    socket
-        .bind(address)
-        .with_context(|| format!("bind {address}"))?;
+    socket.bind(address).with_context(|| format!("bind {address}"))?;
     Ok(socket)
 }
 
@@ -39,12 +37,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
         .with_context(|| format!("listen on {address}"))
 }
 
-async fn serve(
-    inner: Arc<Inner>,
-    address: SocketAddr,
-    first: TcpListener,
-    _reservation: TcpSocket,
-) {
+async fn serve(inner: Arc<Inner>, address: SocketAddr, first: TcpListener, _reservation: TcpSocket) {
     let mut open = inner.open.subscribe();
     let mut listener = Some(first);
     loop {

@@ -110,26 +110,18 @@ impl State {
     /// How many of the jobs accepted before this one still wait.
     pub(super) fn waiting_before(&mut self, index: usize, now: Instant) -> usize {
         let waits = |job: &Job| job.phase(now) == Phase::InQueue;
-        while self
-            .jobs
-            .get(self.first_waiting)
-            .is_some_and(|job| !waits(job))
-        {
+        while self.jobs.get(self.first_waiting).is_some_and(|job| !waits(job)) {
             self.first_waiting += 1;
         }
         let first = self.first_waiting.min(index);
-        self.jobs[first..index]
-            .iter()
-            .filter(|job| waits(job))
-            .count()
+        self.jobs[first..index].iter().filter(|job| waits(job)).count()
     }
 
     /// The fault that strikes an operation on an existing job, if any: its prompt's first, then the global ones.
     pub(super) fn strike_job(&mut self, index: usize, at: Point) -> Option<Action> {
         let job = &mut self.jobs[index];
         let (endpoint, prompt) = (job.model.endpoint, job.prompt().to_owned());
-        strike(&mut job.rules, at, endpoint, &prompt)
-            .or_else(|| strike(&mut self.rules, at, endpoint, &prompt))
+        strike(&mut job.rules, at, endpoint, &prompt).or_else(|| strike(&mut self.rules, at, endpoint, &prompt))
     }
 
     pub(super) fn settle(&mut self, now: Instant) {

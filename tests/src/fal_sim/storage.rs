@@ -55,17 +55,15 @@ pub(super) async fn handle(inner: &Arc<Inner>, segments: &[&str], req: &mut Requ
                 .await
                 .unwrap_or_else(|| Reply::json(200, &json!({})))
         }
-        ["files", id @ ..] if method == Method::GET => {
-            match inner.lock().uploads.get(&id.join("/")) {
-                Some(upload) => Reply {
-                    status: 200,
-                    content_type: upload.content_type.clone(),
-                    headers: Vec::new(),
-                    body: upload.bytes.clone(),
-                },
-                None => Reply::detail(404, "File not found"),
-            }
-        }
+        ["files", id @ ..] if method == Method::GET => match inner.lock().uploads.get(&id.join("/")) {
+            Some(upload) => Reply {
+                status: 200,
+                content_type: upload.content_type.clone(),
+                headers: Vec::new(),
+                body: upload.bytes.clone(),
+            },
+            None => Reply::detail(404, "File not found"),
+        },
         _ => Reply::detail(404, "Not Found"),
     }
 }
@@ -78,9 +76,7 @@ async fn initiate(inner: &Inner, req: &mut Request) -> Reply {
         Ok(body) => serde_json::from_slice(body).unwrap_or_default(),
         Err(_) => Value::Null,
     };
-    let (Some(name), Some(content_type)) =
-        (body["file_name"].as_str(), body["content_type"].as_str())
-    else {
+    let (Some(name), Some(content_type)) = (body["file_name"].as_str(), body["content_type"].as_str()) else {
         return Reply::detail(422, "file_name and content_type are required");
     };
     let id = format!("{}/{name}", uuid::Uuid::new_v4());
@@ -101,8 +97,7 @@ async fn initiate(inner: &Inner, req: &mut Request) -> Reply {
 
 /// Stores the request's body; gives the refusal if it cannot be read.
 async fn store(inner: &Inner, id: String, req: &mut Request) -> Option<Reply> {
-    let content_type =
-        header(req, "content-type").unwrap_or_else(|| "application/octet-stream".to_owned());
+    let content_type = header(req, "content-type").unwrap_or_else(|| "application/octet-stream".to_owned());
     let Ok(body) = req.payload_with_max_size(MAX_BODY_BYTES).await else {
         return Some(Reply::detail(400, "Unreadable body"));
     };

@@ -27,13 +27,7 @@ fn headers_of(req: &Request) -> BTreeMap<String, String> {
 }
 
 /// Submit to the queue, or run directly: the same checks, the same ledger.
-pub(super) async fn submit(
-    inner: &Arc<Inner>,
-    endpoint: &str,
-    via: Via,
-    req: &mut Request,
-    res: &mut Response,
-) {
+pub(super) async fn submit(inner: &Arc<Inner>, endpoint: &str, via: Via, req: &mut Request, res: &mut Response) {
     let conn = reply::connection(req);
     let body = match req.payload_with_max_size(MAX_BODY_BYTES).await {
         Ok(body) => body.clone(),
@@ -64,10 +58,7 @@ pub(super) async fn submit(
     };
 
     let refusal = unauthorized(inner, req).or_else(|| match (&input, Model::find(endpoint)) {
-        (_, None) => Some(Reply::detail(
-            404,
-            &format!("Application '{endpoint}' not found"),
-        )),
+        (_, None) => Some(Reply::detail(404, &format!("Application '{endpoint}' not found"))),
         (None, _) => Some(Reply::failure(&Failure::validation(vec![detail_item(
             &["body"],
             "json_invalid",
@@ -165,10 +156,7 @@ fn accept(
             "User is locked. Reason: Exhausted balance. Top up your balance at fal.ai/dashboard/billing.",
         ));
     }
-    if webhook_url
-        .as_deref()
-        .is_some_and(|url| url::Url::parse(url).is_err())
-    {
+    if webhook_url.as_deref().is_some_and(|url| url::Url::parse(url).is_err()) {
         return Err(Reply::detail(400, "fal_webhook is not a URL"));
     }
     if let Some(limit) = max_queue_length

@@ -48,8 +48,7 @@ impl Signer {
     /// The key set served at `/.well-known/jwks.json`.
     #[must_use]
     pub fn jwks(&self) -> Value {
-        let public =
-            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(self.key.public_key().as_ref());
+        let public = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(self.key.public_key().as_ref());
         json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": public, "kid": "fal-sim-1" }] })
     }
 }
@@ -57,9 +56,7 @@ impl Signer {
 /// Waits for the job's end and delivers, retrying as the settings say. Ends early if the simulator stops.
 pub(super) async fn deliver(inner: Arc<Inner>, request_id: String) {
     let mut changed = inner.changed.subscribe();
-    let actions = inner.with_job(&request_id, |state, index, _| {
-        state.strike_job(index, Point::Webhook)
-    });
+    let actions = inner.with_job(&request_id, |state, index, _| state.strike_job(index, Point::Webhook));
     let fault = actions.flatten();
     if fault == Some(Action::Drop) {
         return;
@@ -88,11 +85,7 @@ pub(super) async fn deliver(inner: Arc<Inner>, request_id: String) {
     if let Some(Action::Slow(ms)) = fault {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
-    let copies = if fault == Some(Action::Duplicate) {
-        3
-    } else {
-        1
-    };
+    let copies = if fault == Some(Action::Duplicate) { 3 } else { 1 };
     for _ in 0..copies {
         send(&inner, &request_id, &fault, false).await;
     }
@@ -136,9 +129,7 @@ async fn send(inner: &Inner, request_id: &str, fault: &Option<Action>, pretend_s
         };
         let signature = match fault {
             Some(Action::BadSignature) => "00".repeat(64),
-            _ => inner
-                .signer
-                .sign(request_id, USER_ID, timestamp, body.as_bytes()),
+            _ => inner.signer.sign(request_id, USER_ID, timestamp, body.as_bytes()),
         };
         let answer = inner
             .http
@@ -196,12 +187,7 @@ mod tests {
             "1ef235fe70b4118a1d3818413f1e03ae57b7506682d5f4588a342260c0d69693"
         );
         assert_eq!(
-            signer.sign(
-                "024ca5b1-45d3-4afd-883e-ad3abe2a1c4d",
-                "user_123",
-                1_700_000_000,
-                body
-            ),
+            signer.sign("024ca5b1-45d3-4afd-883e-ad3abe2a1c4d", "user_123", 1_700_000_000, body),
             "4366a2900ecf83a2d7a2912bf1cdfc2ae250b88ebf1f006ce62a3aa0680e614d\
              7f7a1d22fa0dcbabf999ace41f2c9cfa4aecf3dcc04cd990c9167b45a0d75a00"
         );

@@ -22,12 +22,7 @@ fn client() -> Client {
     Client::builder().no_proxy().build().unwrap()
 }
 
-async fn submit_as(
-    client: &Client,
-    sim: &FalSim,
-    query: &str,
-    input: &Value,
-) -> reqwest::Result<Response> {
+async fn submit_as(client: &Client, sim: &FalSim, query: &str, input: &Value) -> reqwest::Result<Response> {
     client
         .post(format!("{}/{FLUX}{query}", sim.base_url))
         .header("authorization", "Key id:secret")
@@ -41,11 +36,7 @@ async fn submit(client: &Client, sim: &FalSim, prompt: &str) -> reqwest::Result<
 }
 
 async fn get(client: &Client, url: &str) -> reqwest::Result<Response> {
-    client
-        .get(url)
-        .header("authorization", "Key id:secret")
-        .send()
-        .await
+    client.get(url).header("authorization", "Key id:secret").send().await
 }
 
 /// Submits and gives the answer's body.
@@ -90,10 +81,7 @@ async fn every_model_is_delivered_with_its_media_and_billed() {
         all_completed(&sim).await;
         let answer = get(&client, &text(&answer, "response_url")).await.unwrap();
         assert_eq!(answer.status(), 200, "{}", model.endpoint);
-        let units = answer.headers()["x-fal-billable-units"]
-            .to_str()
-            .unwrap()
-            .to_owned();
+        let units = answer.headers()["x-fal-billable-units"].to_str().unwrap().to_owned();
         let expected = match model.endpoint {
             "fal-ai/veo3" => "8",
             "fal-ai/minimax/hailuo-02/pro/text-to-video" => "6",
@@ -149,10 +137,7 @@ async fn codes_while_waiting_and_both_spellings_of_the_address() {
         let url = format!("{response_url}{suffix}");
         assert_eq!(get(&client, &url).await.unwrap().status(), 200);
     }
-    assert_eq!(
-        client.get(&response_url).send().await.unwrap().status(),
-        401
-    );
+    assert_eq!(client.get(&response_url).send().await.unwrap().status(), 401);
 }
 
 #[tokio::test]
@@ -199,10 +184,7 @@ async fn refused_submits_buy_nothing() {
     let client = client();
     for (action, status) in [("500", 500), ("502", 502), ("429", 429)] {
         sim.fault(Point::Submit, action.parse().unwrap(), 1);
-        assert_eq!(
-            submit(&client, &sim, "refused").await.unwrap().status(),
-            status
-        );
+        assert_eq!(submit(&client, &sim, "refused").await.unwrap().status(), status);
     }
     sim.fault(Point::Submit, Action::Cut, 1);
     assert!(submit(&client, &sim, "refused").await.is_err());
@@ -210,10 +192,7 @@ async fn refused_submits_buy_nothing() {
     let locked = submit(&client, &sim, "refused").await.unwrap();
     assert_eq!(locked.status(), 403);
     assert!(locked.text().await.unwrap().contains("Exhausted balance"));
-    assert_eq!(
-        submit(&client, &sim, "[sim:fial]").await.unwrap().status(),
-        400
-    );
+    assert_eq!(submit(&client, &sim, "[sim:fial]").await.unwrap().status(), 400);
     assert_eq!(sim.requests().len(), 0);
     let answers: Vec<_> = sim.refusals().into_iter().map(|one| one.answer).collect();
     assert_eq!(answers, ["500", "502", "429", "cut", "403", "400"]);
@@ -228,20 +207,10 @@ async fn hanging_answers_differ_in_whether_they_bought() {
         .build()
         .unwrap();
     sim.fault(Point::Submit, Action::Hang, 1);
-    assert!(
-        submit(&client, &sim, "hangs")
-            .await
-            .unwrap_err()
-            .is_timeout()
-    );
+    assert!(submit(&client, &sim, "hangs").await.unwrap_err().is_timeout());
     assert_eq!(sim.requests().len(), 0);
     sim.fault(Point::Submit, Action::ThenHang, 1);
-    assert!(
-        submit(&client, &sim, "hangs")
-            .await
-            .unwrap_err()
-            .is_timeout()
-    );
+    assert!(submit(&client, &sim, "hangs").await.unwrap_err().is_timeout());
     assert_eq!(sim.requests().len(), 1);
 }
 
@@ -374,49 +343,20 @@ async fn media_can_be_missing_short_slow_and_endless() {
         .await
         .unwrap();
     let url = text(&result["images"][0], "url");
-    let whole = client
-        .get(&url)
-        .send()
-        .await
-        .unwrap()
-        .bytes()
-        .await
-        .unwrap();
+    let whole = client.get(&url).send().await.unwrap().bytes().await.unwrap();
 
     sim.fault(Point::Media, Action::Status(404), 1);
     assert_eq!(client.get(&url).send().await.unwrap().status(), 404);
     sim.fault(Point::Media, Action::HalfBody, 1);
-    assert!(
-        client
-            .get(&url)
-            .send()
-            .await
-            .unwrap()
-            .bytes()
-            .await
-            .is_err()
-    );
+    assert!(client.get(&url).send().await.unwrap().bytes().await.is_err());
     sim.fault(Point::Media, Action::Oversized(5_000_000), 1);
     let endless = client.get(&url).send().await.unwrap();
     assert_eq!(endless.content_length(), None);
     assert_eq!(endless.bytes().await.unwrap().len(), 5_000_000);
     sim.fault(Point::Media, Action::Slow(20), 1);
     let begun = std::time::Instant::now();
-    assert_eq!(
-        client
-            .get(&url)
-            .send()
-            .await
-            .unwrap()
-            .bytes()
-            .await
-            .unwrap(),
-        whole
-    );
-    assert!(
-        begun.elapsed()
-            >= Duration::from_millis(20) * u32::try_from(whole.len().div_ceil(1024)).unwrap()
-    );
+    assert_eq!(client.get(&url).send().await.unwrap().bytes().await.unwrap(), whole);
+    assert!(begun.elapsed() >= Duration::from_millis(20) * u32::try_from(whole.len().div_ceil(1024)).unwrap());
 }
 
 #[tokio::test]
@@ -500,10 +440,7 @@ async fn control_over_http_does_what_the_handle_does() {
     });
     let answer = client.post(&faults).json(&change).send().await.unwrap();
     assert_eq!(answer.status(), 200);
-    assert_eq!(
-        submit(&client, &sim, "over http").await.unwrap().status(),
-        502
-    );
+    assert_eq!(submit(&client, &sim, "over http").await.unwrap().status(), 502);
     accepted(&client, &sim, "over http").await;
     let url = format!("{}/_sim/requests", sim.base_url);
     let told: Value = client.get(&url).send().await.unwrap().json().await.unwrap();
@@ -518,16 +455,7 @@ async fn control_over_http_does_what_the_handle_does() {
         assert_eq!(answer.status(), 400, "{wrong}");
     }
     let refuse = json!({ "refuse_for_ms": 100 });
-    assert_eq!(
-        client
-            .post(&faults)
-            .json(&refuse)
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        200
-    );
+    assert_eq!(client.post(&faults).json(&refuse).send().await.unwrap().status(), 200);
     let mut refused = false;
     // First it still answers, then it refuses, then it answers again.
     loop {

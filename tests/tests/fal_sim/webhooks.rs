@@ -30,16 +30,11 @@ impl Handler for Receiver {
         res: &mut salvo::Response,
         _ctrl: &mut salvo::FlowCtrl,
     ) {
-        let headers = ["request-id", "user-id", "timestamp", "signature"].map(|name| {
-            req.header::<String>(format!("x-fal-webhook-{name}"))
-                .unwrap()
-        });
+        let headers = ["request-id", "user-id", "timestamp", "signature"]
+            .map(|name| req.header::<String>(format!("x-fal-webhook-{name}")).unwrap());
         let body = req.payload().await.unwrap().to_vec();
         let parsed = serde_json::from_slice(&body).unwrap();
-        self.seen
-            .lock()
-            .unwrap()
-            .push((parsed, headers.to_vec(), body));
+        self.seen.lock().unwrap().push((parsed, headers.to_vec(), body));
         let mut refuse = self.refuse.lock().unwrap();
         let status = if *refuse > 0 { 503 } else { 200 };
         *refuse = refuse.saturating_sub(1);
@@ -79,14 +74,8 @@ async fn webhooks_are_signed_retried_doubled_and_lie() {
     let cases = [
         ("hook good", vec!["OK", "OK"]), // the first is answered 503
         ("hook failed [sim:policy]", vec!["ERROR"]),
-        (
-            "hook doubled [sim:webhook=duplicate]",
-            vec!["OK", "OK", "OK"],
-        ),
-        (
-            "hook lies [sim:webhook=lie] [sim:fail]",
-            vec!["OK", "ERROR"],
-        ),
+        ("hook doubled [sim:webhook=duplicate]", vec!["OK", "OK", "OK"]),
+        ("hook lies [sim:webhook=lie] [sim:fail]", vec!["OK", "ERROR"]),
         ("hook forged [sim:webhook=bad_signature]", vec!["OK"]),
         ("hook late [sim:webhook=stale]", vec!["OK"]),
     ];
@@ -97,17 +86,12 @@ async fn webhooks_are_signed_retried_doubled_and_lie() {
             .unwrap();
         let id = text(&answer.json().await.unwrap(), "request_id");
         let requests = sim
-            .wait_for(SOON, |requests| {
-                requests.last().unwrap().deliveries.len() == said.len()
-            })
+            .wait_for(SOON, |requests| requests.last().unwrap().deliveries.len() == said.len())
             .await
             .unwrap();
         let deliveries = &requests.last().unwrap().deliveries;
         assert_eq!(
-            deliveries
-                .iter()
-                .map(|one| one.said.as_str())
-                .collect::<Vec<_>>(),
+            deliveries.iter().map(|one| one.said.as_str()).collect::<Vec<_>>(),
             said,
             "{prompt}"
         );

@@ -1,1 +1,54 @@
 //! One file per resource; each has a `router()`.
+
+pub mod auth;
+pub mod credits;
+pub mod projects;
+pub mod system;
+pub mod user;
+
+mod call;
+mod create_body;
+mod docs;
+mod generation_view;
+mod generations;
+mod models;
+mod outputs;
+mod person;
+mod stream;
+mod submissions;
+mod watching;
+mod webhooks;
+
+use salvo::Router;
+
+/// All of them. Salvo tries siblings in order: public routes and hot ones before the protected and general ones.
+pub(super) fn router() -> Router {
+    Router::new()
+        .push(
+            Router::with_path("api/v1")
+                .push(
+                    Router::with_path("generations/async")
+                        .push(stream::router())
+                        .push(submissions::router()),
+                )
+                .push(generations_router())
+                .push(models::router())
+                .push(Router::with_path("credits").push(credits::router()))
+                .push(Router::with_path("auth").push(auth::router()))
+                .push(Router::with_path("projects").push(projects::router()))
+                .push(Router::with_path("user").push(user::router())),
+        )
+        .push(system::router())
+        .push(generations_router())
+        .push(outputs::router())
+        .push(webhooks::router())
+        .push(docs::router())
+}
+
+/// The synchronous routes and the public listing beside them; mounted twice, because the frontend of old was told the
+/// wrong base URL once (contract §12).
+fn generations_router() -> Router {
+    Router::with_path("generations")
+        .push(models::supported_router())
+        .push(generations::router())
+}

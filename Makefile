@@ -1,0 +1,44 @@
+# What a developer types. `make` alone prints this list; `make test` is what CI runs (.ci/run).
+
+phase = @printf '\n=== %s\n' "$(1)"
+
+# The same features everywhere: what is built for one step is used by the next.
+FEATURES := --features velro/failpoints
+ALL      := --workspace --all-targets $(FEATURES)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run deps build lint unit doc test
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Start the server on http://127.0.0.1:8000 (data in ./data)
+	cargo run --release
+
+deps: ## Install what building and testing needs (Debian or Ubuntu, root or sudo)
+	$(call phase,deps)
+	.ci/deps
+
+build: ## Build the server and every test, with failpoints, for the tests
+	$(call phase,build)
+	cargo build $(ALL)
+
+lint: ## Formatting, then clippy; any warning fails
+	$(call phase,lint)
+	cargo fmt --all --check
+	cargo clippy $(ALL) -- -D warnings
+
+unit: ## The tests beside the code and the architecture test: no server, no Python, no Node
+	$(call phase,unit)
+	cargo test -p velro -p velro-plugin --lib $(FEATURES)
+	cargo test -p tests --test tidy
+
+doc: ## Build the code's documentation; any warning fails
+	$(call phase,doc)
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items $(FEATURES)
+
+test: deps lint build ## Everything: install what is missing, lint, all tests, documentation
+	$(call phase,tests)
+	cargo test --workspace $(FEATURES)
+	$(MAKE) doc

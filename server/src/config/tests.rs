@@ -1,0 +1,357 @@
+//! The configuration against everything that can be wrong with it.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use super::*;
+use crate::document::{self, Faults};
+use std::collections::BTreeSet;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+}
+
+/// Loads with a file's text (if any) in an empty folder.
+fn load_in(folder: &Path, file: Option<&str>, pairs: &[(&str, &str)]) -> Result<(Config, Vec<Notice>), ConfigErrors> {
+    let mut env = env(pairs);
+    let data = folder.join("data").display().to_string();
+    env.entry("VELRO_DATA".into()).or_insert(data);
+    if let Some(text) = file {
+        let path = folder.join("velro.toml");
+        std::fs::write(&path, text).unwrap();
+        env.insert("VELRO_CONFIG".into(), path.display().to_string());
+    }
+    Config::load(&Overrides::default(), &env)
+}
+
+fn load(pairs: &[(&str, &str)]) -> (Config, Vec<Notice>) {
+    let folder = tempfile::tempdir().unwrap();
+    load_in(folder.path(), None, pairs).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn refused(file: Option<&str>, pairs: &[(&str, &str)]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let errors = load_in(folder.path(), file, pairs).expect_err("was accepted");
+    errors.to_string().replace(&format!("{}/", folder.path().display()), "")
+}
+
+#[test]
+fn every_default_is_a_setting_is_read_and_is_shown() {
+    let faults = Faults::new(layers::DEFAULTS);
+    let root = document::parse(layers::DEFAULTS, &faults);
+    assert!(faults.is_empty());
+    let mut in_file = BTreeSet::new();
+    for (name, value) in root.get_ref().iter() {
+        match value.get_ref().as_table() {
+            Some(table) => in_file.extend(
+                table
+                    .iter()
+                    .map(|(key, _)| format!("{}.{}", name.get_ref(), key.get_ref())),
+            ),
+            None => {
+                in_file.insert(name.get_ref().to_string());
+            }
+        }
+    }
+    let in_table: BTreeSet<String> = settings::SETTINGS.iter().map(|s| s.key()).collect();
+    assert_eq!(in_file, in_table, "defaults.toml and SETTINGS");
+
+    let layers = Layers::new(None, &env(&[]), &Overrides::default());
+    let config = resolve::resolve(&layers, true);
+    assert_eq!(*layers.read.borrow(), in_table, "resolve() and SETTINGS");
+    let shown: Vec<String> = config
+        .redacted_lines()
+        .iter()
+        .map(|l| l.split(" = ").next().unwrap().into())
+        .collect();
+    let in_order: Vec<String> = settings::SETTINGS.iter().map(|s| s.key()).collect();
+    assert_eq!(shown, in_order, "redacted_lines() and SETTINGS");
+    for setting in settings::SETTINGS {
+        for var in setting.vars {
+            assert!(layers::DEFAULTS.contains(var), "{var} is not documented");
+        }
+    }
+}
+
+#[test]
+fn defaults_in_development() {
+    let (config, notices) = load(&[]);
+    assert_eq!(notices, []);
+    assert_eq!(config.environment, Environment::Development);
+    assert_eq!((config.host.as_str(), config.port), ("127.0.0.1", 8000));
+    assert_eq!(config.public_url, "http://127.0.0.1:8000");
+    assert!(!config.public_url_is_set && config.rate_limit_enabled && !config.log_json);
+    assert_eq!(config.default_user_credits, 1000);
+    assert_eq!(config.cors_origins.len(), 8);
+    assert!(config.database_url.expose().ends_with("/data/velro.db"));
+    assert!(config.database_url.expose().starts_with("sqlite:"));
+    assert_eq!(config.providers_path, PathBuf::from("./providers.toml"));
+    assert_eq!(config.fal.queue_url, "https://queue.fal.run");
+    assert_eq!(config.log_level, "info");
+}
+
+#[test]
+fn every_variable_of_the_original_is_understood() {
+    let (config, notices) = load(&[
+        ("ENVIRONMENT", "production"),
+        ("JWT_SECRET_KEY", SECRET),
+        ("FAL_KEY", "id:secret"),
+        ("DEFAULT_USER_CREDITS", "250"),
+        ("CORS_ORIGINS", "[\"https://a.example\", \"https://b.example/\"]"),
+        ("PORT", "9000"),
+        ("LOG_LEVEL", "WARNING"),
+        ("LOG_FORMAT", "JSON"),
+        ("SERVICE_NAME", "mine"),
+        ("RATE_LIMIT_ENABLED", "False"),
+        ("JWT_EXPIRATION_MINUTES", "15"),
+        ("PUBLIC_URL", "https://api.example/base/"),
+        ("OPERATOR_EMAILS", "Ann@Example.com, bob@example.com"),
+        ("TRUST_PROXY_HEADERS", "1"),
+        ("FAL_QUEUE_URL", "http://127.0.0.1:9/"),
+        ("DATABASE_URL", "sqlite:/tmp/x.db"),
+        ("REDIS_URL", ""),
+    ]);
+    assert_eq!(notices, []);
+    assert_eq!(config.environment, Environment::Production);
+    assert_eq!((config.host.as_str(), config.port), ("0.0.0.0", 9000));
+    assert_eq!(config.jwt_secret.expose(), SECRET);
+    assert_eq!(config.fal.key.unwrap().expose(), "id:secret");
+    assert_eq!(config.default_user_credits, 250);
+    assert_eq!(config.cors_origins, ["https://a.example", "https://b.example"]);
+    assert_eq!((config.log_level.as_str(), config.log_json), ("warn", true));
+    assert_eq!(config.service_name, "mine");
+    assert!(!config.rate_limit_enabled && config.trust_proxy_headers && config.public_url_is_set);
+    assert_eq!(config.access_token_ttl, Duration::from_secs(900));
+    assert_eq!(config.public_url, "https://api.example/base");
+    assert_eq!(config.operator_emails, ["ann@example.com", "bob@example.com"]);
+    assert_eq!(config.fal.queue_url, "http://127.0.0.1:9");
+    assert!(config.redis_url.is_none());
+}
+
+#[test]
+fn later_layers_win() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = "[server]\nport = 1\nhost = \"10.0.0.1\"\nservice_name = \"file\"\n";
+    std::fs::write(folder.path().join("velro.toml"), file).unwrap();
+    let flags = Overrides {
+        config_path: Some(folder.path().join("velro.toml")),
+        port: Some(3),
+        data_dir: Some(folder.path().join("d")),
+        ..Overrides::default()
+    };
+    let (config, _) = Config::load(&flags, &env(&[("PORT", "2"), ("HOST", "10.0.0.2")])).unwrap();
+    assert_eq!((config.port, config.host.as_str()), (3, "10.0.0.2"));
+    assert_eq!(config.service_name, "file");
+}
+
+#[test]
+fn environments() {
+    for name in ["development", "dev", "TEST", "local"] {
+        assert_eq!(load(&[("ENVIRONMENT", name)]).0.environment, Environment::Development);
+    }
+    for name in ["production", "staging", "prod", "develpment"] {
+        let (config, _) = load(&[("ENVIRONMENT", name), ("JWT_SECRET", SECRET)]);
+        assert_eq!(config.environment, Environment::Production);
+    }
+    let (config, notices) = load(&[
+        ("RAILWAY_ENVIRONMENT", "production"),
+        ("ENVIRONMENT", "dev"),
+        ("JWT_SECRET", SECRET),
+    ]);
+    assert_eq!(config.environment, Environment::Production);
+    assert_eq!(
+        notices[0].to_string(),
+        "ENVIRONMENT is set too and differs; RAILWAY_ENVIRONMENT counts"
+    );
+}
+
+#[test]
+fn all_faults_come_at_once_each_with_its_place() {
+    let file = "colour = 1\n[server]\nport = \"http\"\nprot = 1\n[credits]\ndefault_user_credits = -1\n[sever]\n";
+    let shown = refused(
+        Some(file),
+        &[
+            ("ENVIRONMENT", "production"),
+            ("RATE_LIMIT_ENABLED", "maybe"),
+            ("LOG_LEVEL", "inof"),
+            ("CORS_ORIGINS", "*,https://a.example/path"),
+            ("PUBLIC_URL", "api.example"),
+            ("OPERATOR_EMAILS", "nobody"),
+            ("DATABASE_URL", "postgres://u:topsecret@h/db"),
+        ],
+    );
+    for expected in [
+        "velro.toml:1: the file: `colour` is not a known key; remove it; known here: auth, credits,",
+        "velro.toml:3: `server.port` is \"http\"; write a whole number from 0 to 65535",
+        "velro.toml:4: [server]: `prot` is not a known key; did you mean `port`?",
+        "velro.toml:6: `credits.default_user_credits` is -1; write a whole number from 0",
+        "velro.toml:7: the file: `sever` is not a known key; did you mean `server`?",
+        "JWT_SECRET: is not set, and outside development none is made up; set JWT_SECRET to 32",
+        "RATE_LIMIT_ENABLED: `server.rate_limit_enabled` is \"maybe\"; write true or false",
+        "LOG_LEVEL: `log.level` is \"inof\"; write error, warn, info",
+        "CORS_ORIGINS: `server.cors_origins` has \"*\"; list the origins",
+        "CORS_ORIGINS: `server.cors_origins` has \"https://a.example/path\"; write origins",
+        "PUBLIC_URL: `server.public_url` is not a base URL",
+        "OPERATOR_EMAILS: `auth.operator_emails` has \"nobody\"",
+        "DATABASE_URL: `storage.database_url` is not an SQLite URL; this version keeps its data in SQLite",
+    ] {
+        assert!(shown.contains(expected), "missing: {expected}\nin:\n{shown}");
+    }
+    assert_eq!(shown.lines().count(), 13, "{shown}");
+    assert!(!shown.contains("topsecret"));
+}
+
+#[test]
+fn broken_toml_and_missing_files_are_faults() {
+    assert!(refused(Some("[server\nport = 1"), &[]).starts_with("velro.toml:1: not valid TOML"));
+    let shown = refused(None, &[("VELRO_CONFIG", "/nowhere/velro.toml")]);
+    assert!(shown.starts_with("/nowhere/velro.toml: cannot be read"), "{shown}");
+}
+
+#[test]
+fn short_secrets_are_refused_and_never_shown() {
+    let shown = refused(None, &[("JWT_SECRET", "tooshort-hunter2")]);
+    assert!(
+        shown.starts_with("JWT_SECRET: `auth.jwt_secret` has 16 characters; set JWT_SECRET"),
+        "{shown}"
+    );
+    assert!(!shown.contains("hunter2"));
+    let shown = refused(Some("[auth]\njwt_secret = 123456\n[fal]\nkey = 654321\n"), &[]);
+    assert!(!shown.contains("123456") && !shown.contains("654321"), "{shown}");
+    assert!(
+        shown.contains("velro.toml:2: `auth.jwt_secret` not as it must be; write a text in quotes"),
+        "{shown}"
+    );
+
+    let (config, _) = load(&[
+        ("JWT_SECRET", SECRET),
+        ("FAL_KEY", "id:hunter2"),
+        ("REDIS_URL", "redis://:hunter2@h"),
+    ]);
+    let lines = config.redacted_lines().join("\n");
+    assert!(lines.contains("auth.jwt_secret = set (32 characters)"), "{lines}");
+    assert!(lines.contains("fal.key = set (10 characters)"), "{lines}");
+    assert!(!lines.contains("hunter2") && !format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn in_development_a_secret_is_generated_once_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("data/jwt_secret");
+    let flags = Overrides {
+        data_dir: Some(folder.path().join("data")),
+        read_only: true,
+        ..Overrides::default()
+    };
+    let (_, notices) = Config::load(&flags, &env(&[])).unwrap();
+    assert!(!file.exists(), "checking writes nothing");
+    assert!(
+        notices[0].text.starts_with("is not set; the start will generate one"),
+        "{notices:?}"
+    );
+
+    let first = load_in(folder.path(), None, &[]).unwrap().0.jwt_secret;
+    assert_eq!(first.expose().len(), 64);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), first.expose());
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    assert_eq!(load_in(folder.path(), None, &[]).unwrap().0.jwt_secret, first);
+    let kept = std::fs::read_dir(folder.path().join("data")).unwrap().count();
+    assert_eq!(kept, 1, "no draft is left behind");
+
+    std::fs::write(&file, "short").unwrap();
+    let errors = load_in(folder.path(), None, &[]).unwrap_err();
+    assert!(
+        errors
+            .to_string()
+            .contains("has 5 characters, 32 are needed; delete it"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn processes_that_start_at_once_agree_on_the_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let secrets: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| jwt_secret::keep(folder.path()).unwrap()))
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert!(secrets.iter().all(|s| *s == secrets[0]), "{secrets:?}");
+}
+
+#[test]
+fn what_has_no_effect_is_said() {
+    let (_, notices) = load(&[
+        ("SUPABASE_URL", "https://x.supabase.co"),
+        ("SUPABASE_SERVICE_ROLE_KEY", "k"),
+        ("REDIS_URL", "redis://h:6379"),
+        ("AUTH_ENABLED", "false"),
+        ("VELRO_PROVIDRES", "x"),
+        ("VELRO_PORT", "9000"),
+        ("LOG_FORMAT", "%(asctime)s %(message)s"),
+        ("PATH", "/bin"),
+    ]);
+    let shown: Vec<String> = notices.iter().map(Notice::to_string).collect();
+    for expected in [
+        "SUPABASE_URL has no effect: Supabase mode is not in this version",
+        "SUPABASE_SERVICE_ROLE_KEY has no effect",
+        "REDIS_URL has no effect in this version",
+        "AUTH_ENABLED has no effect: authentication cannot be switched off",
+        "VELRO_PROVIDRES is not a known variable; did you mean VELRO_PROVIDERS?",
+        "VELRO_PORT is not a known variable",
+        "LOG_FORMAT is a Python format",
+    ] {
+        assert!(
+            shown.iter().any(|n| n.starts_with(expected)),
+            "missing: {expected}\nin: {shown:#?}"
+        );
+    }
+    assert_eq!(shown.len(), 7, "{shown:#?}");
+}
+
+#[test]
+fn service_links_of_kubernetes_are_not_ours() {
+    let (_, notices) = load(&[
+        ("VELRO_PORT", "tcp://10.0.0.1:8000"),
+        ("VELRO_SERVICE_HOST", "10.0.0.1"),
+        ("VELRO_SERVICE_PORT_HTTP", "8000"),
+        ("VELRO_PORT_8000_TCP", "tcp://10.0.0.1:8000"),
+        ("VELRO_PORT_8000_TCP_ADDR", "10.0.0.1"),
+    ]);
+    assert_eq!(notices, []);
+}
+
+#[test]
+fn levels_lists_and_addresses() {
+    for (given, level) in [
+        ("INFO", "info"),
+        ("Critical", "error"),
+        ("info,velro::worker=debug", "info,velro::worker=debug"),
+    ] {
+        assert_eq!(load(&[("LOG_LEVEL", given)]).0.log_level, level);
+    }
+    assert!(refused(None, &[("LOG_LEVEL", "info,velro=loud")]).contains("LOG_LEVEL"));
+    for (given, origins) in [
+        ("https://a.example", vec!["https://a.example"]),
+        (
+            "https://A.example:443/, http://b.example:80",
+            vec!["https://a.example", "http://b.example"],
+        ),
+    ] {
+        assert_eq!(load(&[("CORS_ORIGINS", given)]).0.cors_origins, origins);
+    }
+    for (host, url) in [
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::", "http://[::1]:8000"),
+        ("[::1]", "http://[::1]:8000"),
+    ] {
+        assert_eq!(load(&[("HOST", host)]).0.public_url, url);
+    }
+    assert!(refused(None, &[("HOST", "http://x")]).contains("without scheme and port"));
+    assert!(refused(None, &[("PORT", "70000")]).contains("from 0 to 65535"));
+}

@@ -1,4 +1,0 @@
-//! Copies of delivered files in storage that we control.
-
-/// The storage of outputs and uploads.
-pub struct Outputs;

@@ -1,0 +1,214 @@
+//! What ends or redirects a generation from outside the worker: the customer's cancel and the operator's word.
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use sqlx::SqliteConnection;
+
+use super::attempts;
+use super::error::Result;
+use super::events::{self, NewEvent};
+use super::generations;
+use super::rows::{self, to_json};
+use super::settle::{self, EndOfAttempt, Ended, Ending, How, Subject};
+use super::writer::Write;
+use crate::clock::Micros;
+use crate::generation::{Attempt, AttemptState, Event, EventKind, Generation, PublicError, Status};
+use crate::id::{GenerationId, UserId};
+use crate::store::{Cancelled, Resolution, Resolve, Resolved};
+
+/// The customer wants it stopped.
+pub(super) struct Cancel {
+    pub(super) owner: UserId,
+    pub(super) id: GenerationId,
+    pub(super) now: Micros,
+}
+
+#[async_trait]
+impl Write for Cancel {
+    type Out = Option<Cancelled>;
+
+    async fn apply(&self, conn: &mut SqliteConnection) -> Result<Option<Cancelled>> {
+        let Some(generation) = generations::owned(conn, self.owner, self.id).await? else {
+            return Ok(None);
+        };
+        let newest = match generation.status {
+            status if status.is_terminal() => return Ok(Some(Cancelled::Already(Box::new(generation)))),
+            // Attempts of an earlier life are over.
+            Status::Queued => None,
+            _ => attempts::newest(conn, self.id).await?,
+        };
+        if let Some(attempt) = newest.as_ref().filter(|a| a.state != AttemptState::Prepared) {
+            return self.request(conn, attempt).await.map(Some);
+        }
+        let ended = end_one(
+            conn,
+            Ending {
+                subject: Subject::of(&generation),
+                how: How::Cancelled,
+                attempt: newest.map(|a| EndOfAttempt {
+                    id: a.id,
+                    state: AttemptState::Finished,
+                    detail: Some("cancelled before anything was sent".into()),
+                }),
+                actor: format!("user {}", self.owner),
+                now: self.now,
+            },
+        )
+        .await?;
+        Ok(Some(Cancelled::Now {
+            generation: Box::new(ended.generation),
+            events: vec![ended.event],
+        }))
+    }
+}
+
+impl Cancel {
+    /// Notes the wish and makes the attempt due, for whoever holds it.
+    async fn request(&self, conn: &mut SqliteConnection, attempt: &Attempt) -> Result<Cancelled> {
+        let row = sqlx::query("UPDATE generations SET cancel_requested = 1, updated_at = ?2 WHERE id = ?1 RETURNING *")
+            .bind(self.id.to_string())
+            .bind(self.now.0)
+            .fetch_one(&mut *conn)
+            .await?;
+        sqlx::query("UPDATE attempts SET due_at = ?2, updated_at = ?2 WHERE id = ?1")
+            .bind(attempt.id.to_string())
+            .bind(self.now.0)
+            .execute(conn)
+            .await?;
+        Ok(Cancelled::Requested {
+            generation: Box::new(rows::generation(&row)?),
+            attempt: attempt.id,
+        })
+    }
+}
+
+/// Ends one generation.
+async fn end_one(conn: &mut SqliteConnection, ending: Ending) -> Result<Ended> {
+    let ended = settle::end(conn, vec![ending]).await?.pop();
+    Ok(ended.ok_or_else(|| anyhow::anyhow!("an end was not written"))?)
+}
+
+#[async_trait]
+impl Write for Resolve {
+    type Out = Resolved;
+
+    async fn apply(&self, conn: &mut SqliteConnection) -> Result<Resolved> {
+        let Some(generation) = generations::by_id(conn, self.generation_id).await? else {
+            return Ok(Resolved::Missing);
+        };
+        let attempt = match attempts::newest(conn, self.generation_id).await? {
+            Some(attempt) if attempt.state == AttemptState::Unknown && generation.status == Status::Processing => {
+                attempt
+            }
+            other => return Ok(Resolved::NotUnknown(other.map(|a| a.state))),
+        };
+        self.audit(conn, &attempt).await?;
+        let (generation, event) = match self.how(&generation) {
+            Some((how, state)) => {
+                let ending = Ending {
+                    subject: Subject::of(&generation),
+                    how,
+                    attempt: Some(EndOfAttempt {
+                        id: attempt.id,
+                        state,
+                        detail: Some(self.note()),
+                    }),
+                    actor: self.actor.clone(),
+                    now: self.now,
+                };
+                let ended = end_one(conn, ending).await?;
+                (ended.generation, ended.event)
+            }
+            None => self.requeue(conn, &attempt).await?,
+        };
+        Ok(Resolved::Done {
+            generation: Box::new(generation),
+            events: vec![event],
+        })
+    }
+}
+
+impl Resolve {
+    /// How the generation ends by this word; `None` puts it back into the queue. A retry of what its owner wants stopped
+    /// is the cancel they asked for.
+    fn how(&self, generation: &Generation) -> Option<(How, AttemptState)> {
+        match &self.resolution {
+            Resolution::Refund => {
+                let error = PublicError {
+                    code: "outcome_unknown".into(),
+                    message: "The provider did not confirm this generation; its credits were returned.".into(),
+                };
+                Some((How::Failed(error), AttemptState::Finished))
+            }
+            Resolution::Retry if generation.cancel_requested => Some((How::Cancelled, AttemptState::Rejected)),
+            Resolution::Retry => None,
+            Resolution::Deliver(outputs) => {
+                let how = How::Completed {
+                    outputs: outputs.clone(),
+                    worth: generation.price,
+                    billed: None,
+                    meta: serde_json::Map::new(),
+                };
+                Some((how, AttemptState::Finished))
+            }
+        }
+    }
+
+    fn note(&self) -> String {
+        format!("resolved by {}: {}", self.actor, self.reason)
+    }
+
+    async fn audit(&self, conn: &mut SqliteConnection, attempt: &Attempt) -> Result<()> {
+        let details: Value = match &self.resolution {
+            Resolution::Refund => json!({"resolution": "refund", "attempt_id": attempt.id}),
+            Resolution::Retry => json!({"resolution": "retry", "attempt_id": attempt.id}),
+            Resolution::Deliver(outputs) => {
+                json!({"resolution": "deliver", "attempt_id": attempt.id, "outputs": outputs})
+            }
+        };
+        sqlx::query(
+            "INSERT INTO audit (actor, action, subject, reason, details, created_at) \
+             VALUES (?1, 'generation.resolve', ?2, ?3, ?4, ?5)",
+        )
+        .bind(&self.actor)
+        .bind(self.generation_id.to_string())
+        .bind(&self.reason)
+        .bind(to_json(&details)?)
+        .bind(self.now.0)
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+
+    /// Back into the queue with the same hold; the attempt bought nothing.
+    async fn requeue(&self, conn: &mut SqliteConnection, attempt: &Attempt) -> Result<(Generation, Event)> {
+        sqlx::query(
+            "UPDATE attempts SET state = 'rejected', lease_owner = NULL, inbox = NULL, detail = ?2, updated_at = ?3 \
+             WHERE id = ?1",
+        )
+        .bind(attempt.id.to_string())
+        .bind(self.note())
+        .bind(self.now.0)
+        .execute(&mut *conn)
+        .await?;
+        let row = sqlx::query(
+            "UPDATE generations SET status = 'queued', progress_permille = NULL, updated_at = ?2 WHERE id = ?1 \
+             RETURNING *",
+        )
+        .bind(self.generation_id.to_string())
+        .bind(self.now.0)
+        .fetch_one(&mut *conn)
+        .await?;
+        let event = events::store_one(
+            conn,
+            NewEvent {
+                generation_id: self.generation_id,
+                kind: EventKind::Queued,
+                data: events::queued(),
+                at: self.now,
+            },
+        )
+        .await?;
+        Ok((rows::generation(&row)?, event))
+    }
+}

@@ -1,0 +1,342 @@
+//! How a generation ends: status, settlement, transfers, statement, event and attempt, all or nothing, exactly once.
+//!
+//! [`end`] is the only way to a terminal status; the worker, the customer's cancel and the operator all come here. That
+//! nobody ends a generation twice is checked by the callers, guarded by the status in the statement, and in the last
+//! instance refused by the primary key of `settlements`.
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use sqlx::SqliteConnection;
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::books::{Books, Purpose};
+use super::error::Result;
+use super::events::{self, NewEvent};
+use super::rows::{self, to_json};
+use super::writer::BulkWrite;
+use crate::clock::Micros;
+use crate::generation::{AttemptState, Event, EventKind, Generation, PublicError, Status, StoredOutput};
+use crate::id::{AttemptId, GenerationId, UserId};
+use crate::ledger::{Credits, Settlement};
+use crate::store::{Settle, Settled, Verdict};
+
+/// A generation that may be ended, as read in the same transaction.
+#[derive(Clone)]
+pub(super) struct Subject {
+    pub(super) id: GenerationId,
+    pub(super) user_id: UserId,
+    pub(super) model_id: String,
+    pub(super) price: Credits,
+}
+
+impl Subject {
+    pub(super) fn of(generation: &Generation) -> Self {
+        Subject {
+            id: generation.id,
+            user_id: generation.user_id,
+            model_id: generation.model_id.clone(),
+            price: generation.price,
+        }
+    }
+}
+
+/// How it ends.
+pub(super) enum How {
+    Completed {
+        outputs: Vec<StoredOutput>,
+        worth: Credits,
+        billed: Option<Value>,
+        meta: Map<String, Value>,
+    },
+    Failed(PublicError),
+    Cancelled,
+}
+
+/// The attempt that ends with it.
+pub(super) struct EndOfAttempt {
+    pub(super) id: AttemptId,
+    pub(super) state: AttemptState,
+    pub(super) detail: Option<String>,
+}
+
+/// An end to write.
+pub(super) struct Ending {
+    pub(super) subject: Subject,
+    pub(super) how: How,
+    pub(super) attempt: Option<EndOfAttempt>,
+    /// Who decided it, for the books.
+    pub(super) actor: String,
+    pub(super) now: Micros,
+}
+
+/// What was written.
+pub(super) struct Ended {
+    pub(super) generation: Generation,
+    pub(super) settlement: Settlement,
+    pub(super) event: Event,
+}
+
+#[derive(Serialize)]
+struct GenerationRow {
+    id: GenerationId,
+    status: &'static str,
+    captured: Credits,
+    outputs: String,
+    error_code: Option<String>,
+    error_message: Option<String>,
+    billed: Option<String>,
+    result_meta: Option<String>,
+    at: Micros,
+}
+
+#[derive(Serialize)]
+struct AttemptRow<'a> {
+    id: AttemptId,
+    state: &'static str,
+    detail: Option<&'a str>,
+    at: Micros,
+}
+
+/// Ends generations, each at most once in `endings`; the answers are in the same order.
+pub(super) async fn end(conn: &mut SqliteConnection, endings: Vec<Ending>) -> Result<Vec<Ended>> {
+    if endings.is_empty() {
+        return Ok(Vec::new());
+    }
+    let users: BTreeSet<UserId> = endings.iter().map(|e| e.subject.user_id).collect();
+    let mut books = Books::open(conn, &users).await?;
+    let mut generation_rows = Vec::with_capacity(endings.len());
+    let mut attempt_rows = Vec::with_capacity(endings.len());
+    let mut news = Vec::with_capacity(endings.len());
+    let mut settlements = Vec::with_capacity(endings.len());
+    for ending in &endings {
+        let settlement = book(&mut books, ending)?;
+        let (row, event) = describe(ending, settlement)?;
+        generation_rows.push(row);
+        news.push(event);
+        settlements.push(settlement);
+        attempt_rows.extend(ending.attempt.as_ref().map(|a| AttemptRow {
+            id: a.id,
+            state: a.state.as_str(),
+            detail: a.detail.as_deref(),
+            at: ending.now,
+        }));
+    }
+
+    let generations = sqlx::query(
+        "UPDATE generations SET status = j.value->>'status', captured = j.value->>'captured', \
+         outputs = j.value->>'outputs', error_code = j.value->>'error_code', \
+         error_message = j.value->>'error_message', billed = j.value->>'billed', \
+         result_meta = j.value->>'result_meta', completed_at = j.value->>'at', updated_at = j.value->>'at' \
+         FROM json_each(?1) AS j \
+         WHERE generations.id = j.value->>'id' AND generations.status IN ('queued', 'processing') RETURNING *",
+    )
+    .bind(to_json(&generation_rows)?)
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut generations: HashMap<GenerationId, Generation> = generations
+        .iter()
+        .map(|row| rows::generation(row).map(|g| (g.id, g)))
+        .collect::<Result<_>>()?;
+    if !attempt_rows.is_empty() {
+        let done = sqlx::query(
+            "UPDATE attempts SET state = j.value->>'state', detail = coalesce(j.value->>'detail', detail), \
+             inbox = NULL, lease_owner = NULL, updated_at = j.value->>'at' FROM json_each(?1) AS j \
+             WHERE attempts.id = j.value->>'id' AND attempts.state NOT IN ('finished', 'rejected')",
+        )
+        .bind(to_json(&attempt_rows)?)
+        .execute(&mut *conn)
+        .await?
+        .rows_affected();
+        if done != attempt_rows.len() as u64 {
+            return Err(anyhow::anyhow!("{} attempts to end, {done} ended", attempt_rows.len()).into());
+        }
+    }
+    books.write(conn).await?;
+    let mut stored = events::store(conn, news).await?;
+    endings
+        .iter()
+        .zip(settlements)
+        .map(|(ending, settlement)| {
+            let id = ending.subject.id;
+            let over = || anyhow::anyhow!("generation {id} was over before");
+            Ok(Ended {
+                generation: generations.remove(&id).ok_or_else(over)?,
+                settlement,
+                event: stored.remove(&id).ok_or_else(over)?,
+            })
+        })
+        .collect()
+}
+
+/// Books where the hold goes.
+fn book(books: &mut Books, ending: &Ending) -> Result<Settlement> {
+    let Subject {
+        id,
+        user_id,
+        model_id,
+        price,
+    } = &ending.subject;
+    let worth = match &ending.how {
+        How::Completed { worth, .. } => *worth,
+        How::Failed(_) | How::Cancelled => Credits::ZERO,
+    };
+    let settlement = Settlement::of(*price, worth);
+    let why = match &ending.how {
+        How::Completed { .. } => format!("Refund: {model_id} delivered less than was ordered"),
+        How::Failed(_) => format!("Refund: generation with {model_id} failed"),
+        How::Cancelled => format!("Refund: generation with {model_id} was cancelled"),
+    };
+    let purpose = Purpose {
+        generation_id: *id,
+        model_id,
+    };
+    books.settle(*user_id, purpose, settlement, why, &ending.actor, ending.now)?;
+    Ok(settlement)
+}
+
+/// The generation's row and its event.
+fn describe(ending: &Ending, settlement: Settlement) -> Result<(GenerationRow, NewEvent)> {
+    let id = ending.subject.id;
+    let mut row = GenerationRow {
+        id,
+        status: Status::Cancelled.as_str(),
+        captured: settlement.captured,
+        outputs: "[]".into(),
+        error_code: None,
+        error_message: None,
+        billed: None,
+        result_meta: None,
+        at: ending.now,
+    };
+    let (kind, data) = match &ending.how {
+        How::Completed {
+            outputs, billed, meta, ..
+        } => {
+            row.status = Status::Completed.as_str();
+            row.outputs = to_json(outputs)?;
+            row.billed = billed.as_ref().map(to_json).transpose()?;
+            row.result_meta = Some(to_json(meta)?);
+            (EventKind::Completed, events::completed())
+        }
+        How::Failed(error) => {
+            row.status = Status::Failed.as_str();
+            row.error_code = Some(error.code.clone());
+            row.error_message = Some(error.message.clone());
+            (EventKind::Error, events::failed(error))
+        }
+        How::Cancelled => (EventKind::Cancelled, events::cancelled()),
+    };
+    let event = NewEvent {
+        generation_id: id,
+        kind,
+        data,
+        at: ending.now,
+    };
+    Ok((row, event))
+}
+
+#[derive(Serialize)]
+struct Question<'a> {
+    generation: GenerationId,
+    attempt: AttemptId,
+    worker: &'a str,
+    steps: u32,
+}
+
+#[async_trait]
+impl BulkWrite for Settle {
+    type Out = Settled;
+
+    async fn apply_all(conn: &mut SqliteConnection, requests: &[&Self]) -> Result<Vec<Settled>> {
+        let questions: Vec<Question<'_>> = requests
+            .iter()
+            .map(|r| Question {
+                generation: r.generation_id,
+                attempt: r.attempt_id,
+                worker: &r.worker,
+                steps: r.steps,
+            })
+            .collect();
+        // Only whoever holds the attempt at the step it thinks, and while the generation is not over.
+        let allowed = sqlx::query(
+            "SELECT j.key, g.id, g.user_id, g.model_id, g.price FROM json_each(?1) AS j \
+             JOIN attempts AS a ON a.id = j.value->>'attempt' AND a.generation_id = j.value->>'generation' \
+             AND a.lease_owner = j.value->>'worker' AND a.steps = j.value->>'steps' \
+             AND a.state NOT IN ('finished', 'rejected') \
+             JOIN generations AS g ON g.id = a.generation_id AND g.status = 'processing' ORDER BY j.key",
+        )
+        .bind(to_json(&questions)?)
+        .fetch_all(&mut *conn)
+        .await?;
+        let mut won: HashSet<GenerationId> = HashSet::with_capacity(allowed.len());
+        let mut places = Vec::with_capacity(allowed.len());
+        let mut endings = Vec::with_capacity(allowed.len());
+        for row in &allowed {
+            let subject = Subject {
+                id: rows::id(row, "id")?,
+                user_id: rows::id(row, "user_id")?,
+                model_id: rows::get(row, "model_id")?,
+                price: rows::credits(row, "price")?,
+            };
+            let place: usize = rows::number(row, "key")?;
+            if let Some(request) = requests.get(place)
+                && won.insert(subject.id)
+            {
+                places.push(place);
+                endings.push(ending_of(request, subject));
+            }
+        }
+        let mut answers: Vec<Settled> = requests.iter().map(|_| Settled::Lost).collect();
+        for (place, ended) in places.into_iter().zip(end(conn, endings).await?) {
+            answers[place] = Settled::Won {
+                generation: Box::new(ended.generation),
+                settlement: ended.settlement,
+                events: vec![ended.event],
+            };
+        }
+        Ok(answers)
+    }
+}
+
+/// The worker's verdict as an end.
+fn ending_of(request: &Settle, subject: Subject) -> Ending {
+    let mut attempt = EndOfAttempt {
+        id: request.attempt_id,
+        state: AttemptState::Finished,
+        detail: None,
+    };
+    let how = match &request.verdict {
+        Verdict::Completed {
+            outputs,
+            worth,
+            billed,
+            meta,
+        } => How::Completed {
+            outputs: outputs.clone(),
+            worth: *worth,
+            billed: billed.clone(),
+            meta: meta.clone(),
+        },
+        Verdict::Failed {
+            error,
+            detail,
+            attempt_state,
+        } => {
+            // Anything else would leave an attempt alive whose generation is over.
+            if *attempt_state == AttemptState::Rejected {
+                attempt.state = AttemptState::Rejected;
+            }
+            attempt.detail = Some(detail.clone());
+            How::Failed(error.clone())
+        }
+        Verdict::Cancelled => How::Cancelled,
+    };
+    Ending {
+        subject,
+        how,
+        attempt: Some(attempt),
+        actor: format!("worker {}", request.worker),
+        now: request.now,
+    }
+}

@@ -1,0 +1,350 @@
+//! Submits: holds, generations, idempotency keys and `queued` events for a whole batch in a few statements.
+//!
+//! Requests are decided in the order of arrival. A request whose idempotency key was used, before or earlier in the same
+//! batch, is answered with what that one made and changes nothing.
+
+use async_trait::async_trait;
+use serde::Serialize;
+use sqlx::{Row, SqliteConnection};
+use std::collections::HashMap;
+
+use super::books::{Books, Purpose};
+use super::error::Result;
+use super::events::{self, NewEvent};
+use super::generations;
+use super::rows::{self, to_json};
+use super::writer::BulkWrite;
+use crate::clock::Micros;
+use crate::generation::{EventKind, Generation, Status};
+use crate::id::{GenerationId, ProjectId, UserId};
+use crate::ledger::{Balance, Credits};
+use crate::store::{NewGeneration, Submitted};
+
+/// What must be known of a request before it is decided.
+#[derive(Serialize)]
+struct Question<'a> {
+    user: UserId,
+    project: Option<ProjectId>,
+    key: Option<&'a str>,
+}
+
+/// What the database says to a question.
+struct Known {
+    account: Option<Balance>,
+    /// Fingerprint and generation of the idempotency key.
+    used: Option<(String, GenerationId)>,
+    project_is_theirs: bool,
+}
+
+/// How a request is decided.
+enum Decision {
+    New {
+        available: Credits,
+    },
+    /// The same as an earlier request of this batch.
+    SameAs(usize),
+    Replay(GenerationId),
+    KeyReused,
+    Insufficient {
+        available: Credits,
+    },
+    NoSuchProject,
+    NoSuchUser,
+}
+
+#[derive(Serialize)]
+struct GenerationRow<'a> {
+    id: GenerationId,
+    user_id: UserId,
+    project_id: Option<ProjectId>,
+    model_id: &'a str,
+    provider: &'a str,
+    media_type: &'static str,
+    prompt: &'a str,
+    negative_prompt: Option<&'a str>,
+    reference_image_url: Option<&'a str>,
+    parameters: String,
+    dropped_parameters: String,
+    provider_model: &'a str,
+    provider_input: &'a str,
+    price: Credits,
+    price_basis: String,
+    at: Micros,
+}
+
+#[derive(Serialize)]
+struct KeyRow<'a> {
+    user_id: UserId,
+    key: &'a str,
+    fingerprint: &'a str,
+    generation_id: GenerationId,
+    at: Micros,
+}
+
+#[async_trait]
+impl BulkWrite for NewGeneration {
+    type Out = Submitted;
+
+    async fn apply_all(conn: &mut SqliteConnection, requests: &[&Self]) -> Result<Vec<Submitted>> {
+        let known = ask(conn, requests).await?;
+        let accounts = requests
+            .iter()
+            .zip(&known)
+            .filter_map(|(r, k)| Some((r.user_id, k.account?)));
+        let mut books = Books::with(accounts);
+        let decisions = decide(requests, &known, &mut books)?;
+
+        let new: Vec<&NewGeneration> = requests
+            .iter()
+            .zip(&decisions)
+            .filter_map(|(&r, d)| matches!(d, Decision::New { .. }).then_some(r))
+            .collect();
+        let mut stored = HashMap::new();
+        if !new.is_empty() {
+            insert(conn, &new).await?;
+            books.write(conn).await?;
+            let queued = new.iter().map(|r| NewEvent {
+                generation_id: r.id,
+                kind: EventKind::Queued,
+                data: events::queued(),
+                at: r.now,
+            });
+            stored = events::store(conn, queued.collect()).await?;
+        }
+        let replayed = decisions.iter().filter_map(|d| match d {
+            Decision::Replay(id) => Some(*id),
+            _ => None,
+        });
+        let mut replayed = generations::by_ids(conn, replayed.collect()).await?;
+
+        requests
+            .iter()
+            .zip(&decisions)
+            .map(|(request, decision)| {
+                Ok(match decision {
+                    Decision::New { available } => Submitted::New {
+                        generation: Box::new(as_stored(request)),
+                        event: stored
+                            .remove(&request.id)
+                            .ok_or_else(|| anyhow::anyhow!("generation {} has no queued event", request.id))?,
+                        available: *available,
+                    },
+                    Decision::SameAs(index) => Submitted::Replayed(Box::new(as_stored(requests[*index]))),
+                    Decision::Replay(id) => Submitted::Replayed(Box::new(
+                        replayed
+                            .get_mut(id)
+                            .cloned()
+                            .ok_or_else(|| anyhow::anyhow!("generation {id} has a key but no row"))?,
+                    )),
+                    Decision::KeyReused => Submitted::KeyReused,
+                    Decision::Insufficient { available } => Submitted::Insufficient {
+                        required: request.price,
+                        available: *available,
+                    },
+                    Decision::NoSuchProject => Submitted::NoSuchProject,
+                    Decision::NoSuchUser => Submitted::NoSuchUser,
+                })
+            })
+            .collect()
+    }
+}
+
+/// One look at everything the decisions need.
+async fn ask(conn: &mut SqliteConnection, requests: &[&NewGeneration]) -> Result<Vec<Known>> {
+    let questions: Vec<Question<'_>> = requests
+        .iter()
+        .map(|r| Question {
+            user: r.user_id,
+            project: r.project_id,
+            key: r.idempotency.as_ref().map(|k| k.key.as_str()),
+        })
+        .collect();
+    let rows = sqlx::query(
+        "SELECT a.id AS account, a.balance, a.held, k.fingerprint, k.generation_id, \
+         (j.value->>'project' IS NULL OR EXISTS (SELECT 1 FROM projects AS p \
+          WHERE p.id = j.value->>'project' AND p.user_id = j.value->>'user')) AS project_is_theirs \
+         FROM json_each(?1) AS j \
+         LEFT JOIN accounts AS a ON a.id = j.value->>'user' \
+         LEFT JOIN idempotency_keys AS k ON k.user_id = j.value->>'user' AND k.key = j.value->>'key' \
+         ORDER BY j.key",
+    )
+    .bind(to_json(&questions)?)
+    .fetch_all(conn)
+    .await?;
+    if rows.len() != requests.len() {
+        return Err(anyhow::anyhow!("{} questions got {} answers", requests.len(), rows.len()).into());
+    }
+    rows.iter()
+        .map(|row| {
+            let account = match row.try_get::<Option<&str>, _>("account")? {
+                None => None,
+                Some(_) => Some(Balance {
+                    balance: rows::credits(row, "balance")?,
+                    held: rows::credits(row, "held")?,
+                }),
+            };
+            let used = match rows::get::<Option<String>>(row, "fingerprint")? {
+                None => None,
+                Some(fingerprint) => Some((fingerprint, rows::id(row, "generation_id")?)),
+            };
+            Ok(Known {
+                account,
+                used,
+                project_is_theirs: rows::get(row, "project_is_theirs")?,
+            })
+        })
+        .collect()
+}
+
+/// Decides in order of arrival and books the holds of what is accepted.
+fn decide(requests: &[&NewGeneration], known: &[Known], books: &mut Books) -> Result<Vec<Decision>> {
+    let mut keys: HashMap<(UserId, &str), usize> = HashMap::new();
+    let mut decisions = Vec::with_capacity(requests.len());
+    for (index, (&request, known)) in requests.iter().zip(known).enumerate() {
+        decisions.push(decide_one(requests, index, known, &keys, books)?);
+        if let (Some(Decision::New { .. }), Some(key)) = (decisions.last(), &request.idempotency) {
+            keys.insert((request.user_id, &key.key), index);
+        }
+    }
+    Ok(decisions)
+}
+
+fn decide_one(
+    requests: &[&NewGeneration],
+    index: usize,
+    known: &Known,
+    keys: &HashMap<(UserId, &str), usize>,
+    books: &mut Books,
+) -> Result<Decision> {
+    let request = requests[index];
+    let Some(available) = books.available(request.user_id) else {
+        return Ok(Decision::NoSuchUser);
+    };
+    if let Some(key) = &request.idempotency {
+        if let Some((fingerprint, id)) = &known.used {
+            let same = *fingerprint == key.fingerprint;
+            return Ok(if same {
+                Decision::Replay(*id)
+            } else {
+                Decision::KeyReused
+            });
+        }
+        if let Some(&earlier) = keys.get(&(request.user_id, key.key.as_str())) {
+            let same = requests[earlier].idempotency.as_ref() == Some(key);
+            return Ok(if same {
+                Decision::SameAs(earlier)
+            } else {
+                Decision::KeyReused
+            });
+        }
+    }
+    if !known.project_is_theirs {
+        return Ok(Decision::NoSuchProject);
+    }
+    let purpose = Purpose {
+        generation_id: request.id,
+        model_id: &request.model_id,
+    };
+    if !books.hold(request.user_id, purpose, request.price, request.now)? {
+        return Ok(Decision::Insufficient { available });
+    }
+    Ok(Decision::New {
+        available: available - request.price,
+    })
+}
+
+/// Rows of accepted requests and their keys.
+async fn insert(conn: &mut SqliteConnection, new: &[&NewGeneration]) -> Result<()> {
+    let rows = new
+        .iter()
+        .map(|r| {
+            Ok(GenerationRow {
+                id: r.id,
+                user_id: r.user_id,
+                project_id: r.project_id,
+                model_id: &r.model_id,
+                provider: &r.provider,
+                media_type: r.media_type.as_str(),
+                prompt: &r.prompt,
+                negative_prompt: r.negative_prompt.as_deref(),
+                reference_image_url: r.reference_image_url.as_deref(),
+                parameters: to_json(&r.parameters)?,
+                dropped_parameters: to_json(&r.dropped_parameters)?,
+                provider_model: &r.provider_model,
+                provider_input: &r.provider_input,
+                price: r.price,
+                price_basis: to_json(&r.price_basis)?,
+                at: r.now,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    sqlx::query(
+        "INSERT INTO generations (id, user_id, project_id, model_id, provider, media_type, prompt, negative_prompt, \
+         reference_image_url, parameters, dropped_parameters, provider_model, provider_input, price, price_basis, \
+         status, created_at, updated_at) \
+         SELECT value->>'id', value->>'user_id', value->>'project_id', value->>'model_id', value->>'provider', \
+         value->>'media_type', value->>'prompt', value->>'negative_prompt', value->>'reference_image_url', \
+         value->>'parameters', value->>'dropped_parameters', value->>'provider_model', value->>'provider_input', \
+         value->>'price', value->>'price_basis', 'queued', value->>'at', value->>'at' FROM json_each(?1)",
+    )
+    .bind(to_json(&rows)?)
+    .execute(&mut *conn)
+    .await?;
+
+    let keys: Vec<KeyRow<'_>> = new
+        .iter()
+        .filter_map(|r| {
+            let key = r.idempotency.as_ref()?;
+            Some(KeyRow {
+                user_id: r.user_id,
+                key: &key.key,
+                fingerprint: &key.fingerprint,
+                generation_id: r.id,
+                at: r.now,
+            })
+        })
+        .collect();
+    if !keys.is_empty() {
+        sqlx::query(
+            "INSERT INTO idempotency_keys (user_id, key, fingerprint, generation_id, created_at) \
+             SELECT value->>'user_id', value->>'key', value->>'fingerprint', value->>'generation_id', value->>'at' \
+             FROM json_each(?1)",
+        )
+        .bind(to_json(&keys)?)
+        .execute(conn)
+        .await?;
+    }
+    Ok(())
+}
+
+/// The generation as the row just written says.
+fn as_stored(r: &NewGeneration) -> Generation {
+    Generation {
+        id: r.id,
+        user_id: r.user_id,
+        project_id: r.project_id,
+        model_id: r.model_id.clone(),
+        provider: r.provider.clone(),
+        media_type: r.media_type,
+        prompt: r.prompt.clone(),
+        negative_prompt: r.negative_prompt.clone(),
+        reference_image_url: r.reference_image_url.clone(),
+        parameters: r.parameters.clone(),
+        dropped_parameters: r.dropped_parameters.clone(),
+        provider_model: r.provider_model.clone(),
+        provider_input: r.provider_input.clone(),
+        price: r.price,
+        price_basis: r.price_basis.clone(),
+        status: Status::Queued,
+        cancel_requested: false,
+        error: None,
+        captured: None,
+        outputs: Vec::new(),
+        progress_permille: None,
+        is_favorite: false,
+        created_at: r.now,
+        updated_at: r.now,
+        started_at: None,
+        completed_at: None,
+    }
+}

@@ -1,0 +1,115 @@
+//! The conformance suite of [`velro::store::Store`]: what every store must do, whatever database is beneath.
+//!
+//! A case is a function over a [`Stage`]; `store_suite!` turns all of them into tests for one kind of store. Every case
+//! ends with [`fixtures::in_order`]: the books are verified and not a credit is unaccounted for.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a suite is test code; what is unexpected must fail the test"
+)]
+
+pub mod attempts;
+pub mod credits;
+pub mod fixtures;
+pub mod generations;
+pub mod model;
+pub mod people;
+pub mod projects;
+pub mod races;
+pub mod resolve;
+pub mod settle;
+pub mod submit;
+
+use async_trait::async_trait;
+use std::sync::Arc;
+use velro::store::Store;
+
+/// A database of a test's own.
+#[async_trait]
+pub trait Stage: Send + Sync {
+    /// Opens the store; empty the first time, with what was committed before on later calls.
+    async fn open(&self) -> Arc<dyn Store>;
+}
+
+/// Makes a test of every case. `$stage` is an expression that makes a fresh [`Stage`].
+#[macro_export]
+macro_rules! store_suite {
+    ($stage:expr) => {
+        $crate::store_suite! { @cases $stage;
+            people::a_person_is_created_once_with_start_credits,
+            people::a_profile_changes_where_it_is_told_to,
+            people::roles_are_given_by_email,
+            people::a_session_lives_until_it_is_revoked,
+            people::a_refresh_token_is_exchanged_once,
+            people::dead_refresh_tokens_are_invalid,
+            credits::grants_are_booked_once_per_key,
+            credits::statements_are_filtered_and_paged,
+            credits::stats_count_what_happened_in_the_period,
+            credits::strangers_have_no_account,
+            projects::the_owner_does_what_strangers_cannot,
+            projects::lists_follow_visibility,
+            projects::generations_outlive_their_project,
+            submit::a_submit_holds_stores_and_tells,
+            submit::what_is_stored_comes_back_unchanged,
+            submit::refused_submits_change_nothing,
+            submit::an_idempotency_key_makes_one_generation,
+            submit::equal_keys_in_one_moment_make_one_generation,
+            submit::free_generations_move_nothing,
+            submit::one_bad_request_does_not_sink_its_neighbours,
+            generations::lists_are_newest_first_with_totals,
+            generations::stats_count_what_the_owner_sees,
+            generations::favorites_flip,
+            generations::only_terminal_generations_are_hidden,
+            generations::events_resume_after_a_number,
+            generations::the_queue_can_be_rebuilt_in_order,
+            generations::the_operator_sees_counts,
+            attempts::an_attempt_begins_once,
+            attempts::steps_are_guarded_by_lease_and_count,
+            attempts::a_step_stores_what_it_says,
+            attempts::leases_run_out_and_are_taken_over,
+            attempts::released_leases_are_free_at_once,
+            attempts::a_heartbeat_keeps_every_attempt,
+            attempts::unknown_attempts_wait_for_their_inbox,
+            attempts::the_next_attempt_replaces_a_rejected_one,
+            attempts::webhooks_wake_and_are_kept_until_stepped,
+            attempts::the_operator_finds_attempts,
+            settle::a_full_delivery_is_captured_in_full,
+            settle::a_partial_delivery_releases_the_rest,
+            settle::never_more_than_the_hold_is_captured,
+            settle::a_failure_gives_everything_back,
+            settle::a_cancelled_attempt_gives_everything_back,
+            settle::only_the_holder_of_the_lease_settles,
+            settle::what_is_over_stays_over,
+            resolve::queued_and_prepared_work_is_cancelled_at_once,
+            resolve::what_was_sent_is_only_asked_to_stop,
+            resolve::a_cancel_is_idempotent_and_private,
+            resolve::an_unknown_attempt_can_be_refunded,
+            resolve::an_unknown_attempt_can_be_tried_again,
+            resolve::a_retry_of_what_should_stop_is_a_cancel,
+            resolve::an_unknown_attempt_can_be_delivered,
+            resolve::only_unknown_attempts_are_resolved,
+            races::parallel_submits_spend_to_the_last_credit,
+            races::cancel_and_settle_have_one_winner,
+            races::a_refresh_token_used_twice_at_once_is_caught,
+            races::a_grant_at_once_is_given_once,
+            races::an_email_is_taken_once,
+            races::a_generation_begins_once,
+            races::a_settlement_is_won_once,
+            races::an_abandoned_call_leaves_no_half_state,
+            races::a_dropped_store_keeps_what_it_answered,
+            races::a_closed_store_refuses,
+        }
+
+        #[test]
+        fn random_histories_agree_with_a_naive_model() {
+            $crate::store_suite::model::random_histories_agree_with_a_naive_model(|| Box::new($stage));
+        }
+    };
+    (@cases $stage:expr; $($module:ident :: $case:ident),+ $(,)?) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $case() {
+            $crate::store_suite::$module::$case(&$stage).await;
+        }
+    )+};
+}
