@@ -52,7 +52,8 @@ async fn a_key_buys_once() {
 async fn twenty_at_once_with_one_key_are_one_generation() {
     let server = Server::start().await;
     let ada = server.register("ada").await;
-    let answers = race(20, |_| ada.submit_with_key(&body("x"), "one")).await;
+    let same = body("x");
+    let answers = race(20, |_| ada.submit_with_key(&same, "one")).await;
     let ids: BTreeSet<String> = answers.into_iter().map(|answer| id_of(&answer.ok())).collect();
     assert_eq!(ids.len(), 1);
     ada.wait_for(ids.first().unwrap(), "completed").await;

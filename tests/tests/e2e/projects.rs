@@ -72,7 +72,7 @@ async fn projects_are_created_changed_and_deleted() {
         (json!({"name": "x".repeat(101)}), "body.name"),
         (json!({"name": "x", "description": "x".repeat(501)}), "body.description"),
         (json!({"name": "x", "visibility": "secret"}), "body.visibility"),
-        (json!({"name": "x", "tags": ["t"; 11]}), "body.tags"),
+        (json!({"name": "x", "tags": vec!["t"; 11]}), "body.tags"),
         (json!({"name": "x", "tags": ["t".repeat(51)]}), "body.tags.0"),
         (json!({"name": "x", "tags": [1]}), "body.tags.0"),
         (json!({"name": "x", "metadata": []}), "body.metadata"),

@@ -15,7 +15,12 @@ fn text(value: &Value) -> String {
 }
 
 async fn create_form(client: &Client, fields: &[(&str, &str)]) -> Reply {
-    client.send(client.request(Method::POST, GENERATIONS).form(fields)).await
+    let body = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(fields)
+        .finish();
+    let request = client.request(Method::POST, GENERATIONS).body(body);
+    let request = request.header("Content-Type", "application/x-www-form-urlencoded");
+    client.send(request).await
 }
 
 fn part_form(fields: &[(&'static str, &'static str)]) -> multipart::Form {
