@@ -57,7 +57,8 @@ impl World {
             settings,
             ..Options::default()
         })
-        .await;
+        .await
+        .unwrap();
         let providers = concat!(env!("CARGO_MANIFEST_DIR"), "/../providers.toml");
         let env = [
             ("VELRO_DATA", folder.path().display().to_string()),

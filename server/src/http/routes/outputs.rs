@@ -6,7 +6,7 @@ use salvo::http::StatusCode;
 use salvo::http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue,
 };
-use salvo::oapi::endpoint;
+use salvo::oapi::{BasicType, Components, KnownFormat, Object, RefOr, Schema, SchemaFormat, ToSchema, endpoint};
 use salvo::{Depot, Request, Response, Router};
 use std::io::ErrorKind;
 
@@ -18,6 +18,16 @@ use crate::outputs::Outputs;
 /// `/outputs`.
 pub fn router() -> Router {
     Router::with_path("outputs/{**key}").get(output_file)
+}
+
+/// The content of a file, for the documentation.
+struct Bytes;
+
+impl ToSchema for Bytes {
+    fn to_schema(_: &mut Components) -> RefOr<Schema> {
+        let binary = SchemaFormat::KnownFormat(KnownFormat::Binary);
+        Schema::from(Object::new().schema_type(BasicType::String).format(binary)).into()
+    }
 }
 
 /// A delivered file
@@ -33,8 +43,8 @@ pub fn router() -> Router {
         ("Range" = Option<String>, Header, description = "`bytes=0-1023`"),
     ),
     responses(
-        (status_code = 200, description = "The file", body = Vec<u8>, content_type = ["image/png", "image/jpeg", "image/webp", "image/gif", "video/mp4", "video/webm", "audio/mpeg", "application/octet-stream"]),
-        (status_code = 206, description = "The asked part of the file", body = Vec<u8>, content_type = ["image/png", "image/jpeg", "image/webp", "image/gif", "video/mp4", "video/webm", "audio/mpeg", "application/octet-stream"]),
+        (status_code = 200, description = "The file", body = Bytes, content_type = ["image/png", "image/jpeg", "image/webp", "image/gif", "video/mp4", "video/webm", "audio/mpeg", "application/octet-stream"]),
+        (status_code = 206, description = "The asked part of the file", body = Bytes, content_type = ["image/png", "image/jpeg", "image/webp", "image/gif", "video/mp4", "video/webm", "audio/mpeg", "application/octet-stream"]),
         (status_code = 304, description = "Unchanged since the ETag or time that was sent"),
         (status_code = 412, description = "Changed since the ETag or time that was sent"),
         (status_code = 416, description = "The file has no such part"),
