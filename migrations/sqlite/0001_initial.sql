@@ -165,6 +165,8 @@ CREATE TABLE accounts (
     CONSTRAINT accounts_held_not_negative CHECK (held >= 0),
     CONSTRAINT accounts_not_overdrawn CHECK (user_id IS NULL OR balance - held >= 0)
 ) STRICT;
+-- What is held now is a sum over the few accounts that hold something.
+CREATE INDEX accounts_holding ON accounts (held) WHERE held > 0;
 INSERT INTO accounts (id) VALUES
     ('platform:grants'), ('platform:purchases'), ('platform:revenue'), ('platform:refunds');
 

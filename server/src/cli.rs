@@ -205,7 +205,7 @@ Exit codes: 0 when the user exists, 1 otherwise.")]
 pub enum UsersCommand {
     /// Make a registered user an operator.
     ///
-    /// Operators see system metrics and may settle disputes. The user's next token carries the role.
+    /// Operators see system metrics and may settle disputes. It holds from the next request on.
     #[command(after_help = "\
 Example:
   velro users promote ann@example.com
@@ -229,10 +229,12 @@ pub enum GenerationsCommand {
 Examples:
   velro generations resolve
       lists the open cases
-  velro generations resolve 0197c3d2-... --not-accepted
-      the provider knows nothing of it: fail it and release the credits
-  velro generations resolve 0197c3d2-... --accepted 764cabcf-...
-      the provider took it under this id: go on and fetch the result
+  velro generations resolve 0197c3d2-... --refund --reason \"not in FAL's dashboard\"
+      nothing usable came of it: fail it and release the credits
+  velro generations resolve 0197c3d2-... --retry
+      the provider never took it: put it back into the queue
+  velro generations resolve 0197c3d2-... --deliver https://v3.fal.media/files/x.png
+      the provider made it: fetch the file, complete the generation and charge the held credits
 
 Exit codes: 0 when it was settled or listed, 1 otherwise.")]
     Resolve {
@@ -242,6 +244,9 @@ Exit codes: 0 when it was settled or listed, 1 otherwise.")]
         /// What happened at the provider.
         #[command(flatten)]
         outcome: ResolveOutcome,
+        /// Kept in the audit log.
+        #[arg(long, default_value = "resolved by the operator")]
+        reason: String,
     },
 }
 
@@ -249,12 +254,15 @@ Exit codes: 0 when it was settled or listed, 1 otherwise.")]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[group(id = "outcome", multiple = false, requires = "generation")]
 pub struct ResolveOutcome {
-    /// The provider never took the request: the generation fails and its credits are released.
+    /// Nothing usable came of it: the generation fails and its credits are released.
     #[arg(long)]
-    pub not_accepted: bool,
-    /// The provider took the request under this id: the generation goes on from there.
-    #[arg(long, value_name = "REQUEST_ID")]
-    pub accepted: Option<String>,
+    pub refund: bool,
+    /// The provider never took the request: it is sent again when its turn comes.
+    #[arg(long)]
+    pub retry: bool,
+    /// The provider delivered these files, in order: the generation completes and its credits are charged.
+    #[arg(long, value_name = "URL", num_args = 1..)]
+    pub deliver: Vec<String>,
 }
 
 /// Reads the command line; a wrong one is explained and ends the process with 2, `--help` and `--version` with 0.
@@ -328,13 +336,14 @@ mod tests {
                 }),
             ),
             (
-                "velro generations resolve g1 --accepted r1",
+                "velro generations resolve g1 --deliver u1 u2 --reason r",
                 Command::Generations(GenerationsCommand::Resolve {
                     generation: Some("g1".into()),
                     outcome: ResolveOutcome {
-                        not_accepted: false,
-                        accepted: Some("r1".into()),
+                        deliver: vec!["u1".into(), "u2".into()],
+                        ..ResolveOutcome::default()
                     },
+                    reason: "r".into(),
                 }),
             ),
             (
@@ -342,6 +351,7 @@ mod tests {
                 Command::Generations(GenerationsCommand::Resolve {
                     generation: None,
                     outcome: ResolveOutcome::default(),
+                    reason: "resolved by the operator".into(),
                 }),
             ),
         ] {
@@ -363,8 +373,8 @@ mod tests {
             "velro credits grant a@b.c -5",
             "velro credits grant a@b.c",
             "velro generations resolve g1",
-            "velro generations resolve --not-accepted",
-            "velro generations resolve g1 --not-accepted --accepted r",
+            "velro generations resolve --refund",
+            "velro generations resolve g1 --refund --retry",
             "velro ledger",
         ] {
             assert_eq!(parsed(line).unwrap_err().exit_code(), 2, "{line}");

@@ -5,15 +5,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use reqwest::header::{HeaderMap, HeaderName};
 use serde_json::json;
 use tests::fal_sim::{Action as Fault, FalSim, Options, Phase, Point, Settings};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, mpsc};
+use velro::clock;
 use velro::config::{FalConfig, Secret};
 use velro::provider::LoadedProvider;
 use velro::provider::fal::Fal;
-use velro::upstream::{DownloadError, Upstream};
-use velro_plugin::{Action, ErrorKind, Event, Failure, Job, Outcome, Params, Provider, Source};
+use velro::upstream::{DownloadError, Upstream, WebhookVerifier};
+use velro_plugin::{Action, ErrorKind, Event, Failure, Job, Outcome, Params, Provider, Response, Source};
 
 const FLUX: &str = "fal-ai/flux-pro/v1.1-ultra";
 /// Real time between two polls; the provider's own clock moves as far as it asked for.
@@ -54,6 +60,16 @@ impl Bench {
 
     /// Runs one job to its end; cancels it after so many waits.
     async fn run(&self, model: &str, input: &serde_json::Value, cancel_after: Option<u32>) -> Result<Outcome, Failure> {
+        self.run_hooked(model, input, cancel_after, None).await
+    }
+
+    async fn run_hooked(
+        &self,
+        model: &str,
+        input: &serde_json::Value,
+        cancel_after: Option<u32>,
+        hooks: Option<&Hooks>,
+    ) -> Result<Outcome, Failure> {
         let input = input.to_string();
         let (mut state, mut now_ms, mut waits, mut event) = (Vec::new(), 1_000_u64, 0, Happened::Start);
         for _ in 0..500 {
@@ -67,7 +83,7 @@ impl Bench {
                 params: Params::new(&input),
                 state: &state,
                 idempotency_key: "attempt",
-                webhook_url: None,
+                webhook_url: hooks.map(|h| h.url.as_str()),
                 now_ms,
                 deadline_ms: 600_000,
                 attempt: 1,
@@ -81,6 +97,14 @@ impl Bench {
                     let response = answer.response(&headers);
                     self.provider.provider.step(&job, Event::Http(response))
                 }
+                Happened::Webhook(body) => {
+                    let response = Response {
+                        status: 200,
+                        headers: &[],
+                        body,
+                    };
+                    self.provider.provider.step(&job, Event::Webhook(response))
+                }
                 Happened::Failed(transport) => self.provider.provider.step(&job, Event::Failed(*transport)),
             };
             let step = step.unwrap();
@@ -90,12 +114,24 @@ impl Bench {
                 Action::Fail(failure) => return Err(failure),
                 Action::Wait { ms } => {
                     tokio::time::sleep(PAUSE).await;
-                    now_ms += ms;
                     waits += 1;
-                    if Some(waits) == cancel_after {
-                        Happened::Cancel
-                    } else {
-                        Happened::Timer
+                    match hooks {
+                        // A long wait is one for the webhook.
+                        Some(hooks) if ms > 100_000 => match hooks.next(self).await {
+                            Some(body) => Happened::Webhook(body),
+                            None => {
+                                now_ms += ms;
+                                Happened::Timer
+                            }
+                        },
+                        _ => {
+                            now_ms += ms;
+                            if Some(waits) == cancel_after {
+                                Happened::Cancel
+                            } else {
+                                Happened::Timer
+                            }
+                        }
                     }
                 }
                 Action::Http(request) => match self.upstream.perform(&self.provider, &request).await {
@@ -123,8 +159,80 @@ enum Happened {
     Start,
     Timer,
     Cancel,
+    Webhook(Vec<u8>),
     Answer(velro::upstream::Answer),
     Failed(velro_plugin::Transport),
+}
+
+/// Receives webhooks, and passes on what is signed.
+struct Hooks {
+    url: String,
+    verifier: WebhookVerifier,
+    arrived: Mutex<mpsc::Receiver<(HeaderMap, Vec<u8>)>>,
+    refused: AtomicU32,
+}
+
+impl Hooks {
+    async fn start(bench: &Bench) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        let (send, arrived) = mpsc::channel(16);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let hook = receive(stream).await;
+                if send.send(hook).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Hooks {
+            url,
+            verifier: WebhookVerifier::new(bench.upstream.clone()),
+            arrived: Mutex::new(arrived),
+            refused: AtomicU32::new(0),
+        }
+    }
+
+    /// The next signed webhook; `None` when there is none for two seconds.
+    async fn next(&self, bench: &Bench) -> Option<Vec<u8>> {
+        let mut arrived = self.arrived.lock().await;
+        loop {
+            let next = tokio::time::timeout(Duration::from_secs(2), arrived.recv()).await;
+            let (headers, body) = next.ok().flatten()?;
+            match self
+                .verifier
+                .verify(&bench.provider, &headers, &body, clock::now())
+                .await
+            {
+                Ok(()) => return Some(body),
+                Err(_) => self.refused.fetch_add(1, Ordering::SeqCst),
+            };
+        }
+    }
+}
+
+/// One request, answered with 200.
+async fn receive(mut stream: TcpStream) -> (HeaderMap, Vec<u8>) {
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 4_096]);
+    loop {
+        if let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
+            let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+            let headers: HeaderMap = head
+                .lines()
+                .filter_map(|line| line.split_once(": "))
+                .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+                .collect();
+            let length: usize = headers["content-length"].to_str().unwrap().parse().unwrap();
+            if bytes.len() == end + 4 + length {
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+                return (headers, bytes.split_off(end + 4));
+            }
+        }
+        let n = stream.read(&mut buffer).await.unwrap();
+        assert!(n > 0, "half a webhook");
+        bytes.extend_from_slice(&buffer[..n]);
+    }
 }
 
 fn parse(fault: &str) -> Fault {
@@ -153,7 +261,6 @@ async fn pictures_and_clips_arrive() {
         let file = bench.upstream.download(url, 50 << 20, &mut file).await.unwrap();
         assert!(file.bytes > 100);
     }
-    // Our key goes to FAL and not to where its files lie; the simulator's record leaves credentials out.
     let Source::Url(url) = &outcome.outputs[0].source else {
         panic!()
     };
@@ -303,4 +410,44 @@ async fn a_cancel_ends_as_fal_says() {
     let (result, bench) = cancel(bench).await;
     assert_eq!(result.unwrap().outputs.len(), 1);
     assert_eq!(bench.sim.handle().requests()[0].phase, Phase::Completed);
+}
+
+/// The submit's answer is lost, but FAL has the job: its webhook finds it, a forged one does not.
+#[tokio::test]
+async fn a_webhook_resolves_a_lost_submit() {
+    for fault in ["accept_then_cut", "accept_then_503", "half", "garbage"] {
+        let bench = Bench::start(Settings::default()).await;
+        let hooks = Hooks::start(&bench).await;
+        bench.sim.handle().fault(Point::Submit, parse(fault), 1);
+        let outcome = bench
+            .run_hooked(FLUX, &json!({"prompt": "a fox"}), None, Some(&hooks))
+            .await;
+        let outcome = outcome.unwrap_or_else(|failure| panic!("{fault}: {failure:?}"));
+        assert_eq!((outcome.outputs.len(), bench.bought()), (1, 1), "{fault}");
+    }
+    for (fault, refused) in [("bad_signature", 1), ("stale", 1), ("drop", 0)] {
+        let bench = Bench::start(Settings::default()).await;
+        let hooks = Hooks::start(&bench).await;
+        bench.sim.handle().fault(Point::Submit, parse("accept_then_cut"), 1);
+        bench.sim.handle().fault(Point::Webhook, parse(fault), 1);
+        let failure = bench
+            .run_hooked(FLUX, &json!({"prompt": "a fox"}), None, Some(&hooks))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (failure.kind, bench.bought()),
+            (ErrorKind::UnknownOutcome, 1),
+            "{fault}"
+        );
+        assert_eq!(hooks.refused.load(Ordering::SeqCst), refused, "{fault}");
+    }
+    // One that speaks too early is only a hint.
+    let bench = Bench::start(Settings::default()).await;
+    let hooks = Hooks::start(&bench).await;
+    bench.sim.handle().fault(Point::Submit, parse("accept_then_cut"), 1);
+    bench.sim.handle().fault(Point::Webhook, parse("lie"), 1);
+    let outcome = bench
+        .run_hooked(FLUX, &json!({"prompt": "a fox"}), None, Some(&hooks))
+        .await;
+    assert_eq!((outcome.unwrap().outputs.len(), bench.bought()), (1, 1));
 }

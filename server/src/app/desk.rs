@@ -9,7 +9,7 @@ use velro_plugin::Output;
 use crate::clock;
 use crate::config::Config;
 use crate::generation::{AttemptState, Generation, StoredOutput};
-use crate::id::GenerationId;
+use crate::id::{GenerationId, UserId};
 use crate::ledger::Credits;
 use crate::outputs::Outputs;
 use crate::store::{Grant, Resolution, Resolve, Resolved, Role, StatementFilter, Store, User};
@@ -36,11 +36,9 @@ pub async fn verify_ledger(store: &dyn Store) -> Result<bool> {
 }
 
 /// `velro credits grant`: gives credits from the platform's grants.
-pub async fn grant(store: &dyn Store, email: &str, credits: i64, reason: &str, key: Option<String>) -> Result<()> {
-    if credits <= 0 {
-        bail!("CREDITS must be 1 or more; to take credits back, settle the generation they went to");
-    }
-    let user = find(store, email).await?;
+pub async fn grant(store: &dyn Store, user: &str, credits: i64, reason: &str, key: Option<String>) -> Result<()> {
+    let user = find(store, user).await?;
+    let email = &user.email;
     let grant = Grant {
         user_id: user.id,
         amount: Credits(credits),
@@ -64,8 +62,9 @@ pub async fn grant(store: &dyn Store, email: &str, credits: i64, reason: &str, k
 }
 
 /// `velro credits show`: balance and the newest lines of the statement.
-pub async fn show_credits(store: &dyn Store, email: &str, lines: u32) -> Result<()> {
-    let user = find(store, email).await?;
+pub async fn show_credits(store: &dyn Store, user: &str, lines: u32) -> Result<()> {
+    let user = find(store, user).await?;
+    let email = &user.email;
     let balance = store
         .balance(user.id)
         .await?
@@ -94,14 +93,10 @@ pub async fn show_credits(store: &dyn Store, email: &str, lines: u32) -> Result<
 }
 
 /// `velro users promote`: makes somebody an operator.
-pub async fn promote(store: &dyn Store, email: &str) -> Result<()> {
-    match store
-        .set_role(&email.to_lowercase(), Role::Operator, clock::now())
-        .await?
-    {
-        Some(_) => println!("{email} is an operator now"),
-        None => bail!("nobody is registered as {email}; let them register first"),
-    }
+pub async fn promote(store: &dyn Store, user: &str) -> Result<()> {
+    let email = find(store, user).await?.email;
+    store.set_role(&email, Role::Operator, clock::now()).await?;
+    println!("{email} is an operator now");
     Ok(())
 }
 
@@ -191,7 +186,11 @@ async fn fetch(config: &Config, generation: &Generation, urls: &[String]) -> Res
     Ok(stored)
 }
 
-async fn find(store: &dyn Store, email: &str) -> Result<User> {
-    let user = store.user_by_email(&email.to_lowercase()).await?;
-    user.with_context(|| format!("nobody is registered as {email}"))
+/// A user by e-mail address or id.
+async fn find(store: &dyn Store, user: &str) -> Result<User> {
+    let found = match user.parse::<UserId>() {
+        Ok(id) => store.user(id).await?,
+        Err(_) => store.user_by_email(&user.to_lowercase()).await?,
+    };
+    found.with_context(|| format!("nobody is registered as {user}"))
 }

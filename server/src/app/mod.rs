@@ -3,15 +3,15 @@
 //! The only module that sees all others. Shutdown runs backwards: stop accepting, end the streams, finish requests,
 //! drain the worker (leases are given back), close the store.
 
+pub mod commands;
 pub mod desk;
 
 use anyhow::{Context, Result};
-use salvo::conn::tcp::TcpAcceptor;
-use salvo::prelude::Server;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -63,9 +63,16 @@ struct App {
 }
 
 /// Runs the server until SIGINT or SIGTERM.
-pub async fn serve(config: Config) -> Result<()> {
-    let app = App::build(config).await?;
-    app.run().await
+pub async fn serve(mut config: Config) -> Result<()> {
+    // Bind before anything moves: a port in use must not leave half a server running.
+    let listener = TcpListener::bind((config.host.as_str(), config.port))
+        .await
+        .with_context(|| format!("cannot listen on {}:{}; set HOST and PORT", config.host, config.port))?;
+    config.port = listener.local_addr()?.port();
+    if !config.public_url_is_set {
+        config.public_url = config.local_url();
+    }
+    App::build(config).await?.run(listener).await
 }
 
 impl App {
@@ -134,7 +141,7 @@ impl App {
         })
     }
 
-    async fn run(self) -> Result<()> {
+    async fn run(self, listener: TcpListener) -> Result<()> {
         let App {
             services,
             worker,
@@ -142,15 +149,7 @@ impl App {
             shutdown,
             _lock,
         } = self;
-        let config = Arc::clone(&services.config);
-        // Bind before anything moves: a port in use must not leave half a server running.
-        let listener = tokio::net::TcpListener::bind((config.host.as_str(), config.port))
-            .await
-            .with_context(|| format!("cannot listen on {}:{}; set HOST and PORT", config.host, config.port))?;
         let address = listener.local_addr()?;
-        let server = Server::new(TcpAcceptor::try_from(listener)?);
-        let handle = server.handle();
-
         tasks.spawn(worker.run(shutdown.child_token()));
         tasks.spawn(Arc::clone(&services.auth).watch_revoked(shutdown.child_token()));
         tasks.spawn(watch_registry(Arc::clone(&services), shutdown.child_token()));
@@ -158,11 +157,10 @@ impl App {
         tasks.close();
         banner(&services, address);
 
-        let serving = tokio::spawn(server.try_serve(http::service(Arc::clone(&services))));
+        let serving = tokio::spawn(http::serve(listener, Arc::clone(&services)));
         stop_signal().await?;
         tracing::info!("stopping: no new connections, finishing what runs");
         shutdown.cancel();
-        handle.stop_graceful(config.shutdown_grace);
         serving.await.context("the server task failed")??;
         tasks.wait().await;
         services.store.close().await;

@@ -280,3 +280,6 @@ fn random_token() -> Result<String, AuthError> {
 fn hash_token(token: &str) -> String {
     hex::encode(Sha256::digest(token.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests;

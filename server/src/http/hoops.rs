@@ -4,7 +4,7 @@
 //! catch-panic. Routes add [`authenticated`] and [`limit`](super::limits::limit) where they need them.
 
 use salvo::catch_panic::CatchPanic;
-use salvo::cors::{AllowHeaders, AllowOrigin, Any, Cors, CorsHandler};
+use salvo::cors::{AllowHeaders, AllowOrigin, Cors, CorsHandler};
 use salvo::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
     REFERRER_POLICY, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
@@ -172,16 +172,12 @@ fn cors(config: &Config) -> CorsHandler {
         .allow_headers(AllowHeaders::mirror_request())
         .max_age(86_400)
         .expose_headers(exposed.to_vec());
-    let rules = if config.cors_origins.iter().any(|o| o == "*") {
-        // Any origin, and therefore no credentials: the two together would open every session to every page.
-        rules.allow_origin(Any)
-    } else {
-        let origins = config
-            .cors_origins
-            .iter()
-            .filter_map(|o| o.trim_end_matches('/').parse().ok());
-        rules.allow_origin(AllowOrigin::list(origins)).allow_credentials(true)
-    };
+    // The configuration refuses `*`: with credentials it would open every session to every page.
+    let origins = config
+        .cors_origins
+        .iter()
+        .filter_map(|o| o.trim_end_matches('/').parse().ok());
+    let rules = rules.allow_origin(AllowOrigin::list(origins)).allow_credentials(true);
     // After the handler, so that every answer has the headers, 401 and 429 included.
     CorsHandler::new(rules, salvo::cors::CallNext::Before)
 }

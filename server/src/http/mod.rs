@@ -11,6 +11,7 @@ mod caller;
 mod hoops;
 mod input;
 mod limits;
+mod server;
 
 use salvo::Service;
 use salvo::routing::Router;
@@ -32,6 +33,7 @@ use crate::upstream::WebhookVerifier;
 
 pub use caller::Caller;
 pub use limits::RateLimiter;
+pub use server::serve;
 
 /// What the handlers work with; one for the process, in the depot of every request.
 #[allow(missing_docs)]
@@ -66,3 +68,6 @@ pub fn router() -> Router {
 pub fn service(services: Arc<Services>) -> Service {
     hoops::wrap(Service::new(router()), services)
 }
+
+#[cfg(test)]
+mod tests;

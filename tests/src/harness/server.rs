@@ -6,7 +6,6 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
 use tempfile::TempDir;
 
 use super::client::{Client, PASSWORD};
@@ -330,19 +329,17 @@ impl Server {
         self.logs.all().join("\n")
     }
 
-    /// `velro ledger verify --json`: exit code 0 and its report.
+    /// `velro ledger verify`: exit code 0, and how many holds are open.
     ///
     /// # Errors
-    /// If the sub-command cannot be started or prints no JSON.
-    pub fn verify_ledger(&self) -> Result<Value> {
-        let output = self.try_velro(&["ledger", "verify", "--json"])?;
-        ensure!(
-            output.status.success(),
-            "the ledger does not balance:\n{}{}",
-            output.stdout,
-            output.stderr
-        );
-        serde_json::from_str(&output.stdout).with_context(|| format!("no JSON: {}", output.stdout))
+    /// If the books are not in order.
+    pub fn verify_ledger(&self) -> Result<usize> {
+        let output = self.try_velro(&["ledger", "verify"])?;
+        let text = format!("{}{}", output.stdout, output.stderr);
+        ensure!(output.status.success(), "the ledger does not balance:\n{text}");
+        let (before, _) = text.split_once(" open hold").with_context(|| format!("no count in: {text}"))?;
+        let count = before.rsplit(' ').next().unwrap_or_default();
+        count.parse().with_context(|| format!("no count in: {text}"))
     }
 
     /// What every test ends with.
@@ -350,11 +347,10 @@ impl Server {
         if self.child.is_some() {
             self.try_terminate()?;
         }
-        let report = self.verify_ledger()?;
-        let open = report["open_holds"].as_u64();
+        let open = self.verify_ledger()?;
         ensure!(
-            open == Some(self.options.open_holds as u64),
-            "{} holds should be open at the end: {report}",
+            open == self.options.open_holds,
+            "{open} holds are open at the end instead of {}: a generation is stuck",
             self.options.open_holds
         );
         let log = self.log_text();

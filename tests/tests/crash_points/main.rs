@@ -48,8 +48,17 @@ struct World {
 impl World {
     async fn new() -> World {
         let folder = tempfile::tempdir().unwrap();
-        let settings = SimSettings { queue_ms: 0, run_ms: 0, ..SimSettings::default() };
-        let sim = FalSim::start(Options { settings, ..Options::default() }).await;
+        let settings = SimSettings {
+            queue_ms: 0,
+            run_ms: 0,
+            ..SimSettings::default()
+        };
+        let sim = FalSim::start(Options {
+            settings,
+            ..Options::default()
+        })
+        .await
+        .unwrap();
         let providers = concat!(env!("CARGO_MANIFEST_DIR"), "/../providers.toml");
         let env = [
             ("VELRO_DATA", folder.path().display().to_string()),
@@ -63,7 +72,10 @@ impl World {
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let (config, _) = Config::load(&Overrides::default(), &env).unwrap();
         let path = folder.path().join("velro.db");
-        let options = OpenOptions { create: true, migrate: true };
+        let options = OpenOptions {
+            create: true,
+            migrate: true,
+        };
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path.to_str().unwrap(), options).await.unwrap());
         let user = UserId::new();
         let new = NewUser {
@@ -76,7 +88,13 @@ impl World {
             now: clock::now(),
         };
         store.create_user(new).await.unwrap();
-        World { _folder: folder, config, store, sim, user }
+        World {
+            _folder: folder,
+            config,
+            store,
+            sim,
+            user,
+        }
     }
 
     /// A process over a store: its own queue, hub and worker.
@@ -104,7 +122,10 @@ impl World {
             metrics: Arc::new(Metrics::new().unwrap()),
             told: Arc::default(),
         };
-        let settings = Settings { sweep_every: Duration::from_millis(50), ..Settings::new(None, Duration::from_secs(5)) };
+        let settings = Settings {
+            sweep_every: Duration::from_millis(50),
+            ..Settings::new(None, Duration::from_secs(5))
+        };
         (intake, Worker::new(tools, settings))
     }
 
@@ -120,7 +141,9 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("the generation neither ended nor parked")
+        tokio::time::timeout(Duration::from_secs(30), waiting)
+            .await
+            .expect("the generation neither ended nor parked")
     }
 
     async fn check(&self, what: &str, generation: &Generation, state: AttemptState) {
@@ -133,7 +156,11 @@ impl World {
                 assert_eq!(balance.available(), Credits(START_CREDITS - 45), "{what}");
                 let output = &generation.outputs[0];
                 let file = self.config.outputs_dir().join(&output.key);
-                assert_eq!(std::fs::metadata(file).unwrap().len(), output.bytes, "{what}: charged without a file");
+                assert_eq!(
+                    std::fs::metadata(file).unwrap().len(),
+                    output.bytes,
+                    "{what}: charged without a file"
+                );
             }
             Status::Failed | Status::Cancelled => assert_eq!(balance.available(), Credits(START_CREDITS), "{what}"),
             _ => {
@@ -159,8 +186,19 @@ async fn run(die_at: u32, when: When, prompt: &str) -> Option<(Status, AttemptSt
     let (intake, worker) = world.process(Arc::clone(&dying) as Arc<dyn Store>);
     let first = tokio::spawn(worker.run(CancellationToken::new()));
     let parameters = serde_json::Map::new();
-    let call = ClientCall { prompt, negative_prompt: None, reference_image_url: None, parameters: &parameters };
-    let request = Request { user_id: world.user, project_id: None, model_id: MODEL, call, idempotency: None };
+    let call = ClientCall {
+        prompt,
+        negative_prompt: None,
+        reference_image_url: None,
+        parameters: &parameters,
+    };
+    let request = Request {
+        user_id: world.user,
+        project_id: None,
+        model_id: MODEL,
+        call,
+        idempotency: None,
+    };
     let id = intake.submit(request).await.unwrap().generation.id;
     let died = tokio::select! {
         () = dying.died.notified() => true,
@@ -180,7 +218,13 @@ async fn run(die_at: u32, when: When, prompt: &str) -> Option<(Status, AttemptSt
     let stop = CancellationToken::new();
     let second = tokio::spawn(worker.run(stop.clone()));
     let (generation, state) = world.rest(id).await;
-    world.check(&format!("died {when:?} call {die_at} of {prompt:?}"), &generation, state).await;
+    world
+        .check(
+            &format!("died {when:?} call {die_at} of {prompt:?}"),
+            &generation,
+            state,
+        )
+        .await;
     stop.cancel();
     second.await.unwrap();
     Some((generation.status, state))
@@ -212,7 +256,11 @@ async fn a_delivered_job_survives_a_crash_at_every_call() {
     // Storing `sending` is the second call: a death right after it may have bought, and so may one before the answer
     // is stored.
     let expected: Vec<(u32, When)> = vec![(2, When::After), (3, When::Before)];
-    assert_eq!(unknown.iter().map(|s| (s.0, s.1)).collect::<Vec<_>>(), expected, "{seen:?}");
+    assert_eq!(
+        unknown.iter().map(|s| (s.0, s.1)).collect::<Vec<_>>(),
+        expected,
+        "{seen:?}"
+    );
     let completed = seen.iter().filter(|s| s.2 == Status::Completed).count();
     assert_eq!(completed + unknown.len(), seen.len(), "{seen:?}");
 }
@@ -220,11 +268,19 @@ async fn a_delivered_job_survives_a_crash_at_every_call() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_submit_survives_a_crash_at_every_call() {
     let seen = all_points("a quiet harbour [sim:submit=429*1]").await;
-    assert!(seen.iter().all(|s| s.2 == Status::Completed || s.3 == AttemptState::Unknown), "{seen:?}");
+    assert!(
+        seen.iter()
+            .all(|s| s.2 == Status::Completed || s.3 == AttemptState::Unknown),
+        "{seen:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_job_survives_a_crash_at_every_call() {
     let seen = all_points("a quiet harbour [sim:policy]").await;
-    assert!(seen.iter().all(|s| s.2 == Status::Failed || s.3 == AttemptState::Unknown), "{seen:?}");
+    assert!(
+        seen.iter()
+            .all(|s| s.2 == Status::Failed || s.3 == AttemptState::Unknown),
+        "{seen:?}"
+    );
 }

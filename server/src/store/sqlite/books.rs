@@ -165,7 +165,9 @@ impl Books {
     /// Credits from the platform's grants, with the `bonus` line.
     pub(super) fn give(&mut self, user: UserId, gift: &Gift<'_>) -> Result<()> {
         let account = self.account(user)?;
-        account.now.balance += gift.amount;
+        let balance = account.now.balance.0.checked_add(gift.amount.0);
+        let overflow = || anyhow::anyhow!("{} credits more are more than an account can hold", gift.amount);
+        account.now.balance = Credits(balance.ok_or_else(overflow)?);
         account.balance_delta += gift.amount;
         *self.platform.entry(Platform::Grants.account()).or_default() -= gift.amount;
         self.transfers.push(TransferRow {

@@ -46,6 +46,14 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// True when a constraint refused the statement, whichever it was.
+    pub(super) fn is_refusal(&self) -> bool {
+        // CONSTRAINT
+        matches!(self, Fault::Sql(sqlx::Error::Database(e)) if primary_code(&**e) == 19)
+    }
+}
+
 impl From<sqlx::Error> for Fault {
     fn from(e: sqlx::Error) -> Self {
         Fault::Sql(e)
@@ -77,13 +85,14 @@ impl From<Fault> for StoreError {
 /// True for what another try, more disk or a restart may heal; false for bugs and damage.
 fn is_passing(e: &sqlx::Error) -> bool {
     match e {
-        sqlx::Error::Database(e) => {
-            // The primary result code is the low byte of the extended one.
-            let code = e.code().and_then(|c| c.parse::<i32>().ok()).unwrap_or(1) & 0xff;
-            // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL
-            matches!(code, 5 | 6 | 7 | 8 | 9 | 10 | 13 | 14 | 15)
-        }
+        // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL
+        sqlx::Error::Database(e) => matches!(primary_code(&**e), 5 | 6 | 7 | 8 | 9 | 10 | 13 | 14 | 15),
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
         _ => false,
     }
+}
+
+/// SQLite's primary result code: the low byte of the extended one, which is what the driver gives. 1 is ERROR.
+fn primary_code(e: &dyn sqlx::error::DatabaseError) -> i32 {
+    e.code().and_then(|c| c.parse::<i32>().ok()).unwrap_or(1) & 0xff
 }

@@ -206,7 +206,7 @@ pub(super) async fn system_counts(conn: &mut SqliteConnection) -> Result<SystemC
     }
     let row = sqlx::query(
         "SELECT (SELECT count(*) FROM attempts WHERE state = 'unknown') AS unknown, \
-         (SELECT coalesce(sum(held), 0) FROM accounts) AS held, \
+         (SELECT coalesce(sum(held), 0) FROM accounts WHERE held > 0) AS held, \
          (SELECT created_at FROM generations WHERE status = 'queued' ORDER BY id LIMIT 1) AS oldest",
     )
     .fetch_one(conn)

@@ -38,19 +38,19 @@ pub(super) struct Opened {
 
 /// Opens `location`, a path or a `sqlite:` URL.
 pub(super) async fn open(location: &str, options: OpenOptions) -> std::result::Result<Opened, StoreError> {
+    // Every connection to an in-memory database would see one of its own.
+    if location.is_empty() || location.contains(":memory:") || location.contains("mode=memory") {
+        let text = "SQLite needs a file: an in-memory database cannot be shared between connections";
+        return Err(StoreError::Schema(text.into()));
+    }
     let connect = if location.starts_with("sqlite:") {
         SqliteConnectOptions::from_str(location)
-            .with_context(|| "the SQLite URL is not valid".to_string())
+            .context("the SQLite URL is not valid")
             .map_err(StoreError::Broken)?
     } else {
         SqliteConnectOptions::new().filename(location)
     };
     let file = connect.get_filename().to_owned();
-    // Every connection to an in-memory database would see one of its own.
-    if file.as_os_str().is_empty() || file.to_string_lossy().contains(":memory:") || location.contains("mode=memory") {
-        let text = "SQLite needs a file; an in-memory database cannot be shared between connections";
-        return Err(StoreError::Schema(text.into()));
-    }
     prepare_file(&file, options.create)?;
     let connect = connect
         .create_if_missing(options.create)
@@ -155,4 +155,53 @@ fn changed(version: i64) -> StoreError {
         "migration {version} of the database is not the one this program knows: start the `velro` that applied it, or \
          restore a backup and run `velro migrate`"
     ))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    async fn pragma(conn: &mut SqliteConnection, sql: &'static str) -> String {
+        let value: String = sqlx::query_scalar(sql).fetch_one(conn).await.unwrap();
+        value
+    }
+
+    #[tokio::test]
+    async fn commits_are_durable_and_readers_cannot_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = OpenOptions {
+            create: true,
+            migrate: true,
+        };
+        let file = folder.path().join("velro.db");
+        let mut opened = open(&file.to_string_lossy(), options).await.unwrap();
+        let mut reader = opened.readers.acquire().await.unwrap();
+        for conn in [&mut opened.writer, &mut *reader] {
+            let journal = pragma(conn, "SELECT journal_mode FROM pragma_journal_mode").await;
+            let sync = pragma(conn, "SELECT CAST(synchronous AS TEXT) FROM pragma_synchronous").await;
+            let keys = pragma(conn, "SELECT CAST(foreign_keys AS TEXT) FROM pragma_foreign_keys").await;
+            // 2 is FULL.
+            assert_eq!((journal.as_str(), sync.as_str(), keys.as_str()), ("wal", "2", "1"));
+        }
+        let write = sqlx::query("DELETE FROM leases").execute(&mut *reader).await;
+        assert!(write.unwrap_err().to_string().contains("readonly"));
+    }
+
+    /// The macro does not notice a new file by itself; this does.
+    #[test]
+    fn every_migration_file_is_compiled_in_and_numbered_without_gaps() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations/sqlite");
+        let mut files: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        let known: Vec<String> = MIGRATIONS
+            .iter()
+            .map(|m| format!("{:04}_{}.sql", m.version, m.description.replace(' ', "_")))
+            .collect();
+        assert_eq!(files, known);
+        assert!(MIGRATIONS.iter().map(|m| m.version).eq(1..=files.len() as i64));
+    }
 }

@@ -8,7 +8,8 @@
 //!   one, each under its own, so that one bad request cannot sink its neighbours. Others run under their own savepoint
 //!   from the start.
 //! - When the transaction itself is lost (SQLite rolls back by itself on a full disk, for example) every member is
-//!   tried once more in a transaction of its own. After a failed COMMIT nothing is tried again.
+//!   tried once more in a transaction of its own. After a COMMIT that failed for another reason than a broken
+//!   constraint, nothing is tried again.
 //! - A caller that went away before its request began is skipped; one that goes away later changes nothing: the
 //!   request belongs to this task, so no half state is possible.
 
@@ -342,7 +343,15 @@ impl Task {
                 return Err(Failed::Lost(fault));
             }
         }
-        execute(conn, "COMMIT").await.map_err(Failed::Hopeless)
+        match execute(conn, "COMMIT").await {
+            Ok(()) => Ok(()),
+            // Refused, so certainly not committed: one member broke a rule that is checked last.
+            Err(fault) if fault.is_refusal() => {
+                self.conn = None;
+                Err(Failed::Lost(fault))
+            }
+            Err(fault) => Err(Failed::Hopeless(fault)),
+        }
     }
 
     /// One request in a transaction of its own.

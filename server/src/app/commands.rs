@@ -1,0 +1,106 @@
+//! From the command line to what it asks for, and to the exit code.
+
+use anyhow::{Context, Result, bail};
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::{desk, open_store, serve};
+use crate::cli::{
+    Cli, Command, CreditsCommand, GenerationsCommand, LedgerCommand, ResolveOutcome, UsersCommand, check, healthcheck,
+};
+use crate::config::{Config, process_env};
+use crate::http::openapi;
+use crate::store::Store;
+use crate::telemetry;
+
+/// Statement lines that `velro credits show` prints.
+const SHOWN_LINES: u32 = 20;
+
+/// Carries out a command: 0 only on success. Faults go to standard error.
+#[allow(clippy::print_stderr, reason = "the command line talks to a person")]
+pub async fn run(cli: Cli) -> ExitCode {
+    match carry_out(cli).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("velro: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Carries out a command; `false` when it found something wrong and has said so.
+async fn carry_out(cli: Cli) -> Result<bool> {
+    let overrides = cli.flags.overrides();
+    let env = process_env();
+    match cli.chosen() {
+        Command::Check => return Ok(check::run(&overrides, &env, &mut io::stdout())?),
+        Command::Healthcheck => return Ok(healthcheck::run(&overrides, &env, &mut io::stdout()).await?),
+        Command::Openapi => {
+            println!("{}", serde_json::to_string_pretty(&openapi::document())?);
+            return Ok(true);
+        }
+        _ => {}
+    }
+    let (config, notices) = Config::load(&overrides, &env)?;
+    if cli.chosen() == Command::Serve {
+        telemetry::init(&config)?;
+        for notice in notices {
+            tracing::warn!(place = %notice.place, "{}", notice.text);
+        }
+        serve(config).await?;
+        return Ok(true);
+    }
+    let migrating = cli.chosen() == Command::Migrate;
+    let store = open_store(&config, migrating).await?;
+    let outcome = at_the_desk(cli.chosen(), &config, &store).await;
+    store.close().await;
+    outcome
+}
+
+/// Commands that work on the store.
+async fn at_the_desk(command: Command, config: &Config, store: &Arc<dyn Store>) -> Result<bool> {
+    match command {
+        Command::Migrate => println!("the database has this version's schema"),
+        Command::Ledger(LedgerCommand::Verify) => return desk::verify_ledger(store.as_ref()).await,
+        Command::Credits(CreditsCommand::Grant {
+            user,
+            amount,
+            reason,
+            key,
+        }) => {
+            desk::grant(store.as_ref(), &user, amount, &reason, key).await?;
+        }
+        Command::Credits(CreditsCommand::Show { user }) => {
+            desk::show_credits(store.as_ref(), &user, SHOWN_LINES).await?;
+        }
+        Command::Users(UsersCommand::Promote { user }) => desk::promote(store.as_ref(), &user).await?,
+        Command::Generations(GenerationsCommand::Resolve { generation: None, .. }) => {
+            desk::list_unknown(store.as_ref()).await?;
+        }
+        Command::Generations(GenerationsCommand::Resolve {
+            generation: Some(id),
+            outcome,
+            reason,
+        }) => {
+            let id = id
+                .parse()
+                .with_context(|| format!("{id} is not the id of a generation"))?;
+            desk::resolve(config, Arc::clone(store), id, word(outcome)?, &reason).await?;
+        }
+        Command::Serve | Command::Check | Command::Healthcheck | Command::Openapi => {
+            bail!("this command does not work on the database")
+        }
+    }
+    Ok(true)
+}
+
+fn word(outcome: ResolveOutcome) -> Result<desk::Word> {
+    match outcome {
+        ResolveOutcome { refund: true, .. } => Ok(desk::Word::Refund),
+        ResolveOutcome { retry: true, .. } => Ok(desk::Word::Retry),
+        ResolveOutcome { deliver, .. } if !deliver.is_empty() => Ok(desk::Word::Deliver(deliver)),
+        _ => bail!("say what happened: --refund, --retry or --deliver URL"),
+    }
+}

@@ -1,0 +1,23 @@
+//! Serves the REST surface on a listener until it is told to stop.
+
+use salvo::conn::tcp::TcpAcceptor;
+use salvo::prelude::Server;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+
+use super::{Services, service};
+
+/// Serves until `services.shutdown` is cancelled; then takes no new connections and returns when the requests in flight
+/// have ended or the configured grace is over.
+pub async fn serve(listener: TcpListener, services: Arc<Services>) -> std::io::Result<()> {
+    let server = Server::new(TcpAcceptor::try_from(listener)?);
+    let handle = server.handle();
+    let (stop, grace) = (services.shutdown.clone(), services.config.shutdown_grace);
+    let stopper = tokio::spawn(async move {
+        stop.cancelled().await;
+        handle.stop_graceful(grace);
+    });
+    let served = server.try_serve(service(services)).await;
+    stopper.abort();
+    served
+}

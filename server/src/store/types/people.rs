@@ -1,0 +1,131 @@
+//! Persons and sessions.
+
+use crate::clock::Micros;
+use crate::id::{SessionId, UserId};
+use crate::ledger::Credits;
+
+/// What a person may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Own things only.
+    User,
+    /// Also what concerns the whole installation.
+    Operator,
+}
+
+impl Role {
+    /// The database form.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::User => "user",
+            Role::Operator => "operator",
+        }
+    }
+
+    /// Parses the database form.
+    pub fn parse(text: &str) -> Option<Role> {
+        [Role::User, Role::Operator].into_iter().find(|r| r.as_str() == text)
+    }
+}
+
+/// A person.
+#[derive(Clone, PartialEq)]
+#[allow(missing_docs)]
+pub struct User {
+    pub id: UserId,
+    /// Lower case.
+    pub email: String,
+    /// PHC string; never shown, never logged.
+    pub password_hash: Option<String>,
+    pub full_name: Option<String>,
+    pub display_name: Option<String>,
+    pub avatar_url: Option<String>,
+    pub role: Role,
+    pub plan: String,
+    pub created_at: Micros,
+    pub updated_at: Micros,
+    pub last_sign_in_at: Option<Micros>,
+}
+
+impl std::fmt::Debug for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User")
+            .field("id", &self.id)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
+}
+
+/// To create a person with an account.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct NewUser {
+    pub id: UserId,
+    /// Lower case.
+    pub email: String,
+    pub password_hash: Option<String>,
+    pub full_name: Option<String>,
+    pub role: Role,
+    /// Booked once as a bonus transfer from the platform's grants.
+    pub start_credits: Credits,
+    pub now: Micros,
+}
+
+/// Whether something that must be unique was created.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Created<T> {
+    /// It was.
+    New(T),
+    /// Somebody was there before; nothing was changed.
+    Taken,
+}
+
+/// `Some` changes, `None` leaves. An inner `None` clears.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct ProfileChange {
+    pub full_name: Option<Option<String>>,
+    pub display_name: Option<Option<String>>,
+    pub avatar_url: Option<Option<String>>,
+}
+
+/// To open a session.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct NewSession {
+    pub id: SessionId,
+    pub user_id: UserId,
+    /// SHA-256 of the refresh token, hex; the token itself is never stored.
+    pub refresh_hash: String,
+    pub refresh_expires_at: Micros,
+    pub now: Micros,
+}
+
+/// To exchange a refresh token.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct Rotation {
+    pub old_hash: String,
+    pub new_hash: String,
+    pub new_expires_at: Micros,
+    pub now: Micros,
+}
+
+/// What became of a rotation.
+#[derive(Debug, Clone)]
+pub enum Rotated {
+    /// The new token is valid, the old one is used up.
+    Ok {
+        /// Whose session.
+        user: User,
+        /// Which session.
+        session: SessionId,
+    },
+    /// The token had been used before: the session is revoked now.
+    Reused {
+        /// Which session.
+        session: SessionId,
+    },
+    /// Unknown, expired, or of a revoked session.
+    Invalid,
+}

@@ -1,0 +1,153 @@
+//! The documents say what is true: problem codes, environment variables, names of tests and links are compared with the
+//! code. To change one is to change the other in the same commit.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use velro::http::problem::Code;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The cells of every row of every table in a document, without heads and rulers.
+fn table_rows(text: &str) -> Vec<Vec<&str>> {
+    let is_row = |line: &&str| line.starts_with('|');
+    let is_ruler = |line: &str| line.starts_with("|-");
+    let lines: Vec<&str> = text.lines().collect();
+    let rows = lines
+        .iter()
+        .enumerate()
+        .filter(|(_, line)| is_row(line))
+        .filter(|(at, line)| {
+            let is_head = lines.get(at + 1).is_some_and(|next| is_ruler(next));
+            !is_ruler(line) && !is_head
+        });
+    rows.map(|(_, line)| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect()
+}
+
+/// The words in back quotes.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_problem_code_is_documented() {
+    let text = read("docs/ERRORS.md");
+    let documented: Vec<_> = table_rows(&text)
+        .into_iter()
+        .map(|cells| {
+            assert!(
+                cells.len() == 4 && !cells[3].is_empty(),
+                "what to do about it is missing: {cells:?}"
+            );
+            (
+                cells[0].trim_matches('`').to_owned(),
+                cells[1].to_owned(),
+                cells[2].to_owned(),
+            )
+        })
+        .collect();
+    let codes: Vec<_> = Code::ALL
+        .iter()
+        .map(|code| {
+            let status = code.status().as_u16().to_string();
+            (code.as_str().to_owned(), status, code.title().to_owned())
+        })
+        .collect();
+    assert_eq!(
+        documented, codes,
+        "docs/ERRORS.md has other codes, statuses, titles or another order than Code::ALL"
+    );
+}
+
+#[test]
+fn every_environment_variable_is_documented() {
+    let readme = read("README.md");
+    let documented: BTreeSet<&str> = table_rows(&readme).iter().flat_map(|cells| quoted(cells[0])).collect();
+    let defaults = read("server/src/config/defaults.toml");
+    // `# [FIRST, SECOND] What it does.`
+    let lists = defaults
+        .lines()
+        .filter_map(|line| line.strip_prefix("# [")?.split_once(']'));
+    let mut known: BTreeSet<&str> = lists.flat_map(|(names, _)| names.split(", ")).collect();
+    assert!(
+        known.contains("DATABASE_URL"),
+        "defaults.toml names its variables in another way now: {known:?}"
+    );
+    known.insert("VELRO_CONFIG");
+    assert_eq!(documented, known, "README.md and defaults.toml name other variables");
+}
+
+#[test]
+fn the_tests_named_in_the_architecture_exist() {
+    let text = read("ARCHITECTURE.md");
+    // `Test: `one`, `two`.`, at the end of an invariant; it may run over several lines.
+    let joined = text.replace('\n', " ");
+    let named: Vec<&str> = joined
+        .split("Test: ")
+        .skip(1)
+        .flat_map(|rest| quoted(rest.split_once(".)").expect("ends with `.)`").0))
+        .collect();
+    assert!(named.len() > 20, "{named:?}");
+    let mut sources = String::new();
+    for folder in ["server/src", "plugins", "tests"] {
+        collect(&root().join(folder), &mut sources);
+    }
+    let missing: Vec<_> = named
+        .iter()
+        .filter(|name| !sources.contains(&format!("fn {name}(")))
+        .collect();
+    assert!(missing.is_empty(), "no such tests: {missing:?}");
+}
+
+/// Appends every Rust file below `folder`.
+fn collect(folder: &Path, sources: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let documents = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+        "docs/ERRORS.md",
+    ];
+    let mut broken = Vec::new();
+    for document in documents {
+        let text = read(document);
+        let folder = root().join(document).parent().unwrap().to_path_buf();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = target.split('#').next().unwrap_or_default();
+            let is_elsewhere = target.starts_with("http") || path.is_empty();
+            if !is_elsewhere && !folder.join(path).exists() {
+                broken.push(format!("{document}: {target}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn tables_are_read_as_they_are_drawn() {
+    let text = "words | not a table\n\n| Code | Status |\n|---|---|\n| `a` | 1 |\n| `b`, `c` | 2 |\n";
+    assert_eq!(table_rows(text), [["`a`", "1"], ["`b`, `c`", "2"]]);
+    assert_eq!(quoted("`b`, `c` d").collect::<Vec<_>>(), ["b", "c"]);
+}
