@@ -165,6 +165,7 @@ fn cors(config: &Config) -> CorsHandler {
         RESPONSE_TIME,
         HeaderName::from_static("ratelimit"),
         HeaderName::from_static("ratelimit-policy"),
+        HeaderName::from_static("idempotent-replayed"),
     ];
     let rules = Cors::new()
         .allow_methods(methods)

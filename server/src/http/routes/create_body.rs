@@ -67,6 +67,12 @@ impl CreateCall {
                 let body = read_form(req, config.max_body_bytes.saturating_add(config.max_upload_bytes)).await?;
                 (body, read_upload(req, config.max_upload_bytes).await?)
             }
+            Some(other) if other != "application/json" && !other.ends_with("+json") => {
+                return Err(Problem::new(
+                    Code::UnsupportedMediaType,
+                    "Send the body as multipart/form-data, application/x-www-form-urlencoded or application/json",
+                ));
+            }
             _ => (json(req, config.max_body_bytes).await?, None),
         };
         let mut call = check(body)?.clean()?;
