@@ -46,6 +46,10 @@ pub fn from_json<T: DeserializeOwned>(text: &[u8], root: &str) -> Result<T> {
             format!("The {root} is not valid JSON: line {}, column {}", e.line(), e.column()),
         )
     })?;
+    // Serde would take the items of an array for the fields of a struct, in order.
+    if value.is_array() {
+        return Err(Problem::field(&[root], "must be a JSON object, not an array", "object"));
+    }
     serde_path(value, root)
 }
 

@@ -104,12 +104,14 @@ impl World {
         let shelf = Arc::new(Shelf::new(registry));
         let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());
         let live = Arc::new(Live::default());
+        let metrics = Arc::new(Metrics::new().unwrap());
         let intake = Intake {
             store: Arc::clone(&store),
             shelf: Arc::clone(&shelf),
             providers: Arc::clone(&providers),
             queue: Arc::clone(&queue),
             live: Arc::clone(&live),
+            metrics: Arc::clone(&metrics),
         };
         let tools = Tools {
             store,
@@ -119,7 +121,7 @@ impl World {
             providers,
             upstream: Arc::new(Upstream::new(&self.config).unwrap()),
             outputs: Arc::new(Outputs::new(&self.config).unwrap()),
-            metrics: Arc::new(Metrics::new().unwrap()),
+            metrics,
             told: Arc::default(),
         };
         let settings = Settings {
