@@ -1,8 +1,9 @@
-//! The account side of the REST surface through its service, on the embedded store.
+//! The REST surface through its service, on the embedded store.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod account;
 mod edge;
+mod generations;
 mod tenancy;
 
 use salvo::http::StatusCode;
