@@ -49,6 +49,20 @@ pub(super) fn address_allowed(url: &Url, allow_private: bool) -> bool {
         }
 }
 
+/// False when a URL that a client gave us to pass on names this machine or a private network outright. What a name
+/// resolves to is the business of whoever fetches it; ours goes through [`PublicOnly`].
+pub fn names_public_host(url: &Url, allow_private: bool) -> bool {
+    let is_local_name = |name: &str| {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        ["localhost", "local", "internal"].iter().any(|local| {
+            name.strip_suffix(local)
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        })
+    };
+    let local = matches!(url.host(), Some(Host::Domain(name)) if is_local_name(name));
+    allow_private || (address_allowed(url, false) && !local)
+}
+
 /// True for addresses of the public internet.
 pub(super) fn is_public(ip: IpAddr) -> bool {
     match ip {
@@ -101,6 +115,32 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn urls_of_clients_name_no_private_host() {
+        let names = |url: &str, allow| names_public_host(&Url::parse(url).unwrap(), allow);
+        for private in [
+            "http://localhost:8000/a.png",
+            "http://LOCALHOST./a.png",
+            "http://metadata.google.internal/",
+            "http://printer.local/",
+            "http://0x7f000001/",
+            "http://2130706433/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://169.254.169.254/",
+        ] {
+            assert!(!names(private, false), "{private}");
+            assert!(names(private, true), "{private}");
+        }
+        for public in [
+            "https://example.com/",
+            "https://notlocalhost.com/",
+            "https://international.example/",
+            "http://8.8.8.8/",
+        ] {
+            assert!(names(public, false), "{public}");
+        }
+    }
 
     #[test]
     fn only_the_public_internet() {

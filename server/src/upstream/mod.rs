@@ -20,6 +20,7 @@ pub mod webhook_auth;
 pub(crate) mod tests;
 
 pub use download::{DownloadError, Downloaded};
+pub use guard::names_public_host;
 pub use webhook_auth::{HookRefused, WebhookVerifier};
 
 use bytes::{Bytes, BytesMut};

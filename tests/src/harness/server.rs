@@ -73,6 +73,8 @@ pub struct Server {
     port: u16,
     child: Option<Child>,
     logs: Logs,
+    /// It was ready once; only then there is something to assert at the end.
+    was_ready: bool,
 }
 
 impl Server {
@@ -102,6 +104,7 @@ impl Server {
             port: 0,
             child: None,
             logs: Logs::new(),
+            was_ready: false,
         };
         for _ in 1..PORT_TRIES {
             server.take_port()?;
@@ -143,7 +146,9 @@ impl Server {
         self.logs.follow(child.stdout.take().context("stdout is piped")?);
         self.logs.follow(child.stderr.take().context("stderr is piped")?);
         self.child = Some(child);
-        self.ready().await
+        self.ready().await?;
+        self.was_ready = true;
+        Ok(())
     }
 
     /// Waits for `GET /health/ready`.
@@ -370,7 +375,7 @@ impl Drop for Server {
         reason = "the log belongs into the report of a failed test"
     )]
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() || !self.was_ready {
             if let Some(mut child) = self.child.take() {
                 // It may be gone already; nothing more can be done about it here.
                 let _ = child.kill();

@@ -127,9 +127,10 @@ async fn private_addresses_are_refused_unless_allowed() {
     let sim = simulator().await;
     let server = Server::with(Options::new().fal(&sim).env("UPSTREAM_ALLOW_PRIVATE", "false")).await;
     let ada = server.register("ada").await;
-    let id = ada.submit(MODEL, "x", json!({})).await;
-    ada.wait_for(&id, "failed").await;
-    assert_eq!(ada.statement().await, ["bonus +1000", "usage -45", "refund +45"]);
+    ada.try_submit(MODEL, "x", json!({}))
+        .await
+        .problem(503, "model_unavailable");
+    assert_eq!(ada.statement().await, ["bonus +1000"]);
     assert_eq!((sim.requests().len(), sim.refusals().len()), (0, 0));
 }
 

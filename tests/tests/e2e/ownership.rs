@@ -39,6 +39,7 @@ fn table() -> Vec<(&'static str, &'static str, Access, Value)> {
         ("get", "/health", Public, none.clone()),
         ("get", "/health/ready", Public, none.clone()),
         ("get", "/metrics", Public, none.clone()),
+        ("get", "/docs", Public, none.clone()),
         ("get", "/openapi.json", Public, none.clone()),
         ("get", "/redoc", Public, none.clone()),
         ("get", "/api/v1/health/config", Public, none.clone()),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
-use tests::harness::{Server, race};
+use tests::harness::{SOON, Server, eventually, race};
 
 /// Longest silence that the server promises, and some patience.
 const HEARTBEAT: Duration = Duration::from_secs(20);
@@ -122,6 +122,9 @@ async fn many_watchers_see_the_same_and_leave_without_a_trace() {
             json!({"latency_ms": 1500, "image_size": "square"}),
         )
         .await;
+    let mut first = ada.stream(&id).await;
+    first.next().await.unwrap();
+    assert_eq!(open_streams(&server).await, 1);
     let seen = race(50, |number| {
         let (ada, id) = (&ada, &id);
         async move {
@@ -143,17 +146,20 @@ async fn many_watchers_see_the_same_and_leave_without_a_trace() {
         assert_eq!(finals[0].event(), "completed");
         assert_eq!(frames.last().unwrap().id, seen[0].last().unwrap().id);
     }
-    let open = tests::harness::eventually("no stream is open any more", tests::harness::SOON, || async {
-        let text = server.anonymous().get("/metrics").await.expect(200).text();
-        let gauges = text
-            .lines()
-            .filter(|l| !l.starts_with('#') && l.contains("stream"))
-            .map(str::to_owned);
-        let gauges: Vec<String> = gauges.collect();
-        gauges.iter().all(|line| line.ends_with(" 0")).then_some(gauges)
+    assert_eq!(first.rest().await.last().unwrap().event(), "completed");
+    eventually("no stream is open any more", SOON, || async {
+        (open_streams(&server).await == 0).then_some(())
     })
     .await;
-    assert!(!open.is_empty(), "open streams are measured");
+}
+
+/// The gauge of open streams.
+async fn open_streams(server: &Server) -> u32 {
+    let text = server.anonymous().get("/metrics").await.expect(200).text();
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix("velro_sse_connections "));
+    value.expect("open streams are measured").parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,6 +13,7 @@ use crate::http::{Caller, Services};
 use crate::id::ProjectId;
 use crate::intake::{self, Accepted, Refusal};
 use crate::store::IdempotencyKey;
+use crate::upstream::names_public_host;
 
 /// Longest `Idempotency-Key`, in characters.
 const KEY_MAX_CHARS: usize = 255;
@@ -168,6 +169,24 @@ impl Call {
         hex::encode(Sha256::digest(canonical.to_string()))
     }
 
+    /// Refuses a reference image on this machine or in a private network: no provider is sent there. The URL of an
+    /// upload is our own.
+    pub fn check_reference(&self, allow_private: bool) -> Result<()> {
+        let given = self
+            .reference_image_url
+            .as_deref()
+            .filter(|_| self.upload_sha256.is_none());
+        // What is no URL at all, the catalog explains.
+        match given.and_then(|text| url::Url::parse(text.trim()).ok()) {
+            Some(url) if !names_public_host(&url, allow_private) => Err(Problem::field(
+                &["body", "reference_image_url"],
+                "must be on the public internet; upload the image as reference_image to POST /api/v1/generations instead",
+                "private_address",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Submits the call for `caller`.
     pub async fn submit(
         &self,
@@ -175,6 +194,7 @@ impl Call {
         caller: &Caller,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Accepted> {
+        self.check_reference(services.config.upstream_allow_private)?;
         let request = intake::Request {
             user_id: caller.user_id,
             project_id: self.project_id,

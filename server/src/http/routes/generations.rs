@@ -335,6 +335,7 @@ async fn quote_generation(req: &mut Request, depot: &mut Depot) -> Result<Json<Q
 }
 
 fn quote(services: &Services, call: &call::Call) -> Result<QuoteAnswer> {
+    call.check_reference(services.config.upstream_allow_private)?;
     let (model, valid) = services
         .intake
         .quote(&call.model_id, &call.client_call())
