@@ -1,15 +1,22 @@
 //! Reads what a client sent, strictly: bodies, queries and path ids become values or a [`Problem`] that names the
 //! field, the rule and the fix.
 
-use salvo::http::header::CONTENT_TYPE;
+use futures_util::StreamExt;
+use salvo::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use salvo::{Depot, Request};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Services;
 use super::problem::{Code, FieldError, Problem, Result};
+
+/// How much of a body that is too large is still read, beyond what the route accepts.
+const DRAIN_BYTES: u64 = 32 << 20;
+/// For how long.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
 
 /// What the handlers work with.
 pub fn services(depot: &Depot) -> Result<&Arc<Services>> {
@@ -33,8 +40,29 @@ pub async fn json<T: DeserializeOwned>(req: &mut Request, max_bytes: u64) -> Res
             "Send the body as application/json",
         ));
     }
+    refuse_too_large(req, max_bytes).await?;
     let body = req.payload_with_max_size(max_bytes as usize).await?;
     from_json(body, "body")
+}
+
+/// Refuses a body whose announced length is too large. What comes is read and thrown away, within bounds: a client that
+/// is still sending when the connection closes would never see why.
+pub async fn refuse_too_large(req: &mut Request, max_bytes: u64) -> Result<()> {
+    let length = req.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+    let announced: u64 = length.and_then(|v| v.parse().ok()).unwrap_or(0);
+    if announced <= max_bytes {
+        return Ok(());
+    }
+    if announced <= max_bytes.saturating_add(DRAIN_BYTES) {
+        let mut body = req.take_body();
+        let drained = async { while let Some(Ok(_)) = body.next().await {} };
+        // Too slow is as good as done.
+        let _ = tokio::time::timeout(DRAIN_TIME, drained).await;
+    }
+    Err(Problem::new(
+        Code::TooLarge,
+        format!("The body is larger than the {max_bytes} bytes that this route accepts"),
+    ))
 }
 
 /// Parses JSON text; `root` is the first part of the `loc` of every error.

@@ -4,6 +4,7 @@
 mod account;
 mod edge;
 mod generations;
+mod streams;
 mod tenancy;
 
 use salvo::http::StatusCode;
