@@ -29,10 +29,9 @@ lint: ## Formatting, then clippy; any warning fails
 	cargo fmt --all --check
 	cargo clippy $(ALL) -- -D warnings
 
-unit: ## The tests beside the code and the architecture test: no server, no Python, no Node
+unit: ## Tests beside the code, of the architecture and the documents: no server, no Python
 	$(call phase,unit)
-	cargo test -p velro -p velro-plugin --lib $(FEATURES)
-	cargo test -p tests --test tidy
+	cargo test -p velro -p velro-plugin -p tests --lib --test tidy --test docs $(FEATURES)
 
 doc: ## Build the code's documentation; any warning fails
 	$(call phase,doc)

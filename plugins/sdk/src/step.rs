@@ -12,7 +12,8 @@ pub struct Step {
     pub state: Option<Vec<u8>>,
     /// What the host does next.
     pub action: Action,
-    /// The provider's own job id; the host indexes it for webhooks and support.
+    /// The provider's own job id. The first step after a paid submit must name it, unless it ends the job: it is the
+    /// host's only proof that the job was accepted, and without it the outcome counts as unknown.
     pub remote_id: Option<String>,
     /// How far the job is, if the provider said so.
     pub progress: Option<Progress>,

@@ -101,6 +101,7 @@ impl App {
             providers: Arc::clone(&providers),
             queue: Arc::clone(&queue),
             live: Arc::clone(&live),
+            metrics: Arc::clone(&metrics),
         });
         let tools = Tools {
             store: Arc::clone(&store),

@@ -28,7 +28,15 @@ const RESPONSE_TIME: HeaderName = HeaderName::from_static("x-response-time");
 /// Puts the hoops around a service.
 pub(super) fn wrap(service: Service, services: Arc<Services>) -> Service {
     let cors = cors(&services.config);
-    service.hoop(Edge { services }).hoop(cors).hoop(CatchPanic::new())
+    service
+        .hoop(Edge { services })
+        .hoop_when(cors, |req, _| !is_signed_file(req))
+        .hoop(CatchPanic::new())
+}
+
+/// Signed files are open to every page, without credentials; they say so themselves.
+fn is_signed_file(req: &Request) -> bool {
+    req.uri().path().starts_with("/outputs/")
 }
 
 /// The outermost hoop.
@@ -165,6 +173,7 @@ fn cors(config: &Config) -> CorsHandler {
         RESPONSE_TIME,
         HeaderName::from_static("ratelimit"),
         HeaderName::from_static("ratelimit-policy"),
+        HeaderName::from_static("idempotent-replayed"),
     ];
     let rules = Cors::new()
         .allow_methods(methods)

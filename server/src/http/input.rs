@@ -1,7 +1,8 @@
 //! Reads what a client sent, strictly: bodies, queries and path ids become values or a [`Problem`] that names the
 //! field, the rule and the fix.
 
-use salvo::http::header::CONTENT_TYPE;
+use salvo::http::ParseError;
+use salvo::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use salvo::{Depot, Request};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -33,8 +34,22 @@ pub async fn json<T: DeserializeOwned>(req: &mut Request, max_bytes: u64) -> Res
             "Send the body as application/json",
         ));
     }
-    let body = req.payload_with_max_size(max_bytes as usize).await?;
-    from_json(body, "body")
+    from_json(body(req, max_bytes).await?, "body")
+}
+
+/// The body, up to `max_bytes`.
+pub async fn body(req: &mut Request, max_bytes: u64) -> Result<&[u8]> {
+    refuse_announced(req, max_bytes)?;
+    Ok(req.payload_with_max_size(max_bytes as usize).await?)
+}
+
+/// Refuses a body that says in its head that it is too large, before any of it is read.
+pub fn refuse_announced(req: &Request, max_bytes: u64) -> Result<()> {
+    let announced = req.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+    match announced.and_then(|text| text.parse::<u64>().ok()) {
+        Some(length) if length > max_bytes => Err(ParseError::PayloadTooLarge.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Parses JSON text; `root` is the first part of the `loc` of every error.
@@ -46,6 +61,10 @@ pub fn from_json<T: DeserializeOwned>(text: &[u8], root: &str) -> Result<T> {
             format!("The {root} is not valid JSON: line {}, column {}", e.line(), e.column()),
         )
     })?;
+    // Serde would take the items of an array for the fields of a struct, in order.
+    if value.is_array() {
+        return Err(Problem::field(&[root], "must be a JSON object, not an array", "object"));
+    }
     serde_path(value, root)
 }
 

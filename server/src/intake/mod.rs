@@ -18,6 +18,7 @@ use crate::provider::ProviderShelf;
 use crate::queue::live::{Live, Seen};
 use crate::queue::{Job, Queue};
 use crate::store::{Cancelled, IdempotencyKey, NewGeneration, Store, StoreError, Submitted};
+use crate::telemetry::Metrics;
 
 /// How long a cancel waits for the provider's word before it answers that the wish is noted.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
@@ -34,6 +35,8 @@ pub struct Intake {
     pub queue: Arc<dyn Queue>,
     /// Watchers and nudges.
     pub live: Arc<Live>,
+    /// Counts submits by outcome.
+    pub metrics: Arc<Metrics>,
 }
 
 /// A client's call with its owner.
@@ -104,6 +107,19 @@ impl Intake {
 
     /// Accepts a call: exactly one generation and one hold, or a refusal that changed nothing.
     pub async fn submit(&self, request: Request<'_>) -> Result<Accepted, Refusal> {
+        let outcome = self.accept(request).await;
+        self.metrics.submit(match &outcome {
+            Ok(Accepted { replayed: true, .. }) => "replayed",
+            Ok(_) => "accepted",
+            Err(Refusal::Insufficient { .. }) => "insufficient_credits",
+            Err(Refusal::ModelUnavailable(_)) => "unavailable",
+            Err(Refusal::Store(_)) => "error",
+            Err(_) => "invalid",
+        });
+        outcome
+    }
+
+    async fn accept(&self, request: Request<'_>) -> Result<Accepted, Refusal> {
         let (model, valid) = self.quote(request.model_id, &request.call)?;
         let new = NewGeneration {
             id: GenerationId::new(),

@@ -209,8 +209,8 @@ mod tests {
     use std::collections::HashSet;
 
     const WIDE: LaneLimits = LaneLimits {
-        concurrency: 1000,
-        per_user: 1000,
+        concurrency: 2000,
+        per_user: 2000,
     };
 
     fn job(user: UserId) -> Job {

@@ -72,8 +72,6 @@ metrics! {
     queue_age_seconds: IntGauge = "velro_queue_oldest_age_seconds" [];
     /// Generations by status.
     generations: IntGaugeVec = "velro_generations" ["status"];
-    /// Attempts this worker has a lease on, by provider.
-    attempts_in_flight: IntGaugeVec = "velro_attempts_in_flight" ["provider"];
     /// Attempts whose outcome nobody knows; an operator resolves them.
     unknown_attempts: IntGauge = "velro_attempts_unknown" [];
     /// Requests to providers by result: ok, or the kind of error.
@@ -96,8 +94,8 @@ metrics! {
     registry_info: IntGaugeVec = "velro_registry_info" ["revision"];
     /// 1 when the newest edit of the registry was refused, else 0.
     registry_refused: IntGauge = "velro_registry_edit_refused" [];
-    /// What background sweeps did, by kind: requeued, adopted, lease_lost, released.
-    sweeps: IntCounterVec = "velro_sweeps_total" ["kind"];
+    /// Attempts whose lease changed hands, by kind: adopted from a dead worker, released by a drain.
+    leases: IntCounterVec = "velro_leases_total" ["kind"];
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: &C) -> prometheus::Result<()> {
@@ -154,13 +152,6 @@ impl Metrics {
         self.queue_age_seconds.set(as_gauge(age.as_secs()));
     }
 
-    /// Attempts this worker works on.
-    pub fn attempts_in_flight(&self, provider: &str, attempts: usize) {
-        self.attempts_in_flight
-            .with_label_values(&[provider])
-            .set(i64::try_from(attempts).unwrap_or(i64::MAX));
-    }
-
     /// A request to a provider ended: `ok` or the kind of error.
     pub fn provider_request(&self, provider: &str, result: &'static str, elapsed: Duration) {
         self.provider_requests.with_label_values(&[provider, result]).inc();
@@ -194,9 +185,9 @@ impl Metrics {
         self.registry_refused.set(i64::from(edit_refused));
     }
 
-    /// A sweep did something `n` times: `requeued`, `adopted`, `lease_lost`, `released`.
-    pub fn sweep(&self, kind: &'static str, n: u64) {
-        self.sweeps.with_label_values(&[kind]).inc_by(n);
+    /// Leases changed hands `n` times: `adopted` or `released`.
+    pub fn leases(&self, kind: &'static str, n: u64) {
+        self.leases.with_label_values(&[kind]).inc_by(n);
     }
 
     /// All of them in Prometheus' text form.

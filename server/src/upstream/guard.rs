@@ -54,9 +54,10 @@ pub(super) fn address_allowed(url: &Url, allow_private: bool) -> bool {
 pub fn names_public_host(url: &Url, allow_private: bool) -> bool {
     let is_local_name = |name: &str| {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
-        ["localhost", "local", "internal"]
-            .iter()
-            .any(|local| name.strip_suffix(local).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+        ["localhost", "local", "internal"].iter().any(|local| {
+            name.strip_suffix(local)
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        })
     };
     let local = matches!(url.host(), Some(Host::Domain(name)) if is_local_name(name));
     allow_private || (address_allowed(url, false) && !local)
@@ -131,7 +132,12 @@ mod tests {
             assert!(!names(private, false), "{private}");
             assert!(names(private, true), "{private}");
         }
-        for public in ["https://example.com/", "https://notlocalhost.com/", "https://international.example/", "http://8.8.8.8/"] {
+        for public in [
+            "https://example.com/",
+            "https://notlocalhost.com/",
+            "https://international.example/",
+            "http://8.8.8.8/",
+        ] {
             assert!(names(public, false), "{public}");
         }
     }

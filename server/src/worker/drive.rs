@@ -177,7 +177,11 @@ impl Drive {
                     failpoint::at("worker::answered");
                 }
                 Action::Http(request) => {
-                    let state = self.state_after(ambiguous, from_webhook);
+                    // A look-up after a lost answer is still a part of sending.
+                    let state = match self.state_after(&step, ambiguous, from_webhook) {
+                        AttemptState::Unknown => self.work.attempt.state,
+                        state => state,
+                    };
                     let pending = Pending::Request(StoredRequest::from(&request));
                     if let Err(next) = self.save(&step, state, pending, clock::now(), progress).await {
                         return next;
@@ -185,7 +189,7 @@ impl Drive {
                     happened = self.perform(&request).await;
                 }
                 Action::Wait { ms } => {
-                    let state = self.state_after(ambiguous, from_webhook);
+                    let state = self.state_after(&step, ambiguous, from_webhook);
                     if state == AttemptState::Unknown {
                         return self.park(Some(&step), "the answer to the paid request was lost").await;
                     }
@@ -321,13 +325,14 @@ impl Drive {
         }
     }
 
-    /// The state after a step that goes on.
-    fn state_after(&self, ambiguous: bool, from_webhook: bool) -> AttemptState {
+    /// The state after a step that goes on. Only a job id of the provider, from the answer to the submit or from its
+    /// webhook, proves that it has the job; without one whatever follows the submit is not known.
+    fn state_after(&self, step: &Step, ambiguous: bool, from_webhook: bool) -> AttemptState {
+        let proven = step.remote_id.is_some();
         match self.work.attempt.state {
-            AttemptState::Sending if ambiguous => AttemptState::Unknown,
-            // The provider answered the submit with a job, or its webhook proves that it has one.
+            AttemptState::Sending if ambiguous || !proven => AttemptState::Unknown,
             AttemptState::Sending => AttemptState::Accepted,
-            AttemptState::Unknown if from_webhook => AttemptState::Accepted,
+            AttemptState::Unknown if from_webhook && proven => AttemptState::Accepted,
             state => state,
         }
     }

@@ -282,7 +282,7 @@ impl Worker {
         let until = now.plus(self.settings.lease);
         match self.tools.store.adopt(&self.settings.name, now, until, PAGE).await {
             Ok(adopted) => {
-                self.tools.metrics.sweep("adopted", adopted.len() as u64);
+                self.tools.metrics.leases("adopted", adopted.len() as u64);
                 for attempt in adopted {
                     self.take_over(attempt).await;
                 }
@@ -338,7 +338,7 @@ impl Worker {
         self.steps.abort_all();
         match self.tools.store.release_leases(&self.settings.name).await {
             Ok(count) => {
-                self.tools.metrics.sweep("released", count);
+                self.tools.metrics.leases("released", count);
                 tracing::info!(leases = count, finished, "worker drained");
             }
             Err(error) => tracing::warn!(error = %error, "leases run out by themselves"),

@@ -342,7 +342,9 @@ impl Server {
         let output = self.try_velro(&["ledger", "verify"])?;
         let text = format!("{}{}", output.stdout, output.stderr);
         ensure!(output.status.success(), "the ledger does not balance:\n{text}");
-        let (before, _) = text.split_once(" open hold").with_context(|| format!("no count in: {text}"))?;
+        let (before, _) = text
+            .split_once(" open hold")
+            .with_context(|| format!("no count in: {text}"))?;
         let count = before.rsplit(' ').next().unwrap_or_default();
         count.parse().with_context(|| format!("no count in: {text}"))
     }

@@ -4,6 +4,8 @@
 //! purchase; a charge means files; the books are in order. And `unknown` is the outcome of exactly those runs in which
 //! the process died between storing the paid request and storing its answer.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod dying_store;
 
 use std::sync::Arc;
@@ -57,7 +59,8 @@ impl World {
             settings,
             ..Options::default()
         })
-        .await;
+        .await
+        .unwrap();
         let providers = concat!(env!("CARGO_MANIFEST_DIR"), "/../providers.toml");
         let env = [
             ("VELRO_DATA", folder.path().display().to_string()),
@@ -103,12 +106,14 @@ impl World {
         let shelf = Arc::new(Shelf::new(registry));
         let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());
         let live = Arc::new(Live::default());
+        let metrics = Arc::new(Metrics::new().unwrap());
         let intake = Intake {
             store: Arc::clone(&store),
             shelf: Arc::clone(&shelf),
             providers: Arc::clone(&providers),
             queue: Arc::clone(&queue),
             live: Arc::clone(&live),
+            metrics: Arc::clone(&metrics),
         };
         let tools = Tools {
             store,
@@ -118,7 +123,7 @@ impl World {
             providers,
             upstream: Arc::new(Upstream::new(&self.config).unwrap()),
             outputs: Arc::new(Outputs::new(&self.config).unwrap()),
-            metrics: Arc::new(Metrics::new().unwrap()),
+            metrics,
             told: Arc::default(),
         };
         let settings = Settings {

@@ -31,11 +31,18 @@ async fn a_queued_job_is_cancelled_and_paid_back() {
         json!({"generation_id": ids[4], "cancelled": true, "message": "Generation cancelled"})
     );
     let moved = stream.next().await.unwrap();
-    assert_eq!((moved.event(), &moved.data()["position"]), ("queued", &json!(0)), "the one behind moves up");
+    assert_eq!(
+        (moved.event(), &moved.data()["position"]),
+        ("queued", &json!(0)),
+        "the one behind moves up"
+    );
     let again = ada.cancel(&ids[4]).await.ok();
     assert_eq!(again["cancelled"], false);
     let cancelled = ada.status(&ids[4]).await;
-    assert_eq!((&cancelled["status"], &cancelled["queue_position"]), (&json!("cancelled"), &json!(null)));
+    assert_eq!(
+        (&cancelled["status"], &cancelled["queue_position"]),
+        (&json!("cancelled"), &json!(null))
+    );
     let frames = ada.stream(&ids[4]).await.rest().await;
     assert_eq!(frames.last().unwrap().event(), "cancelled");
     for id in ids {
@@ -98,11 +105,17 @@ async fn run_race(client: &Client, number: usize) -> bool {
     // Between at once and clearly too late.
     tokio::time::sleep(std::time::Duration::from_millis((number * 7 % 120) as u64)).await;
     let answers = race(2, |_| client.cancel(&id)).await;
-    let said: Vec<bool> = answers.into_iter().map(|a| a.ok()["cancelled"].as_bool().unwrap()).collect();
+    let said: Vec<bool> = answers
+        .into_iter()
+        .map(|a| a.ok()["cancelled"].as_bool().unwrap())
+        .collect();
     let end = client.wait_until_terminal(&id).await;
     let cancelled = end["status"] == "cancelled";
     assert!(cancelled || end["status"] == "completed", "{end}");
-    assert!(said.iter().filter(|yes| **yes).count() <= 1, "both calls say that they cancelled it");
+    assert!(
+        said.iter().filter(|yes| **yes).count() <= 1,
+        "both calls say that they cancelled it"
+    );
     assert!(cancelled || !said.contains(&true), "said cancelled, is {end}");
     // Nothing flips afterwards.
     assert_eq!(client.status(&id).await["status"], end["status"]);
@@ -136,5 +149,8 @@ async fn cancel_races_completion_a_thousand_times_and_the_money_follows() {
         assert_eq!(client.balance().await, 1000 - 5 * delivered);
     }
     let cancelled: usize = wins.iter().sum();
-    assert!(cancelled > 0 && cancelled < RACES, "one side won all {RACES} races: {cancelled} cancelled");
+    assert!(
+        cancelled > 0 && cancelled < RACES,
+        "one side won all {RACES} races: {cancelled} cancelled"
+    );
 }

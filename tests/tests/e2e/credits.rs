@@ -1,7 +1,7 @@
 //! Balance, statement and statistics (contract §5).
 
 use serde_json::json;
-use tests::harness::{Server, Options};
+use tests::harness::{Options, Server};
 
 use crate::{assert_time, column, keys};
 
@@ -22,7 +22,10 @@ async fn the_statement_is_real_filtered_and_paged() {
 
     let all = ada.get("/api/v1/credits/transactions").await.ok();
     assert_eq!(keys(&all), ["limit", "skip", "total", "transactions"]);
-    assert_eq!((&all["total"], &all["skip"], &all["limit"]), (&json!(5), &json!(0), &json!(50)));
+    assert_eq!(
+        (&all["total"], &all["skip"], &all["limit"]),
+        (&json!(5), &json!(0), &json!(50))
+    );
     let newest = &all["transactions"][0];
     for member in [
         "id",
@@ -43,10 +46,25 @@ async fn the_statement_is_real_filtered_and_paged() {
 
     let page = ada.get("/api/v1/credits/transactions/?skip=1&limit=2").await.ok();
     assert_eq!(column(&page["transactions"], "transaction_type"), ["usage", "usage"]);
-    assert_eq!((&page["total"], &page["skip"], &page["limit"]), (&json!(5), &json!(1), &json!(2)));
-    let bonus = ada.get("/api/v1/credits/transactions?transaction_type=bonus").await.ok();
-    assert_eq!((&bonus["total"], column(&bonus["transactions"], "transaction_type").len()), (&json!(2), 2));
-    let none = ada.get("/api/v1/credits/transactions?transaction_type=purchase").await.ok();
+    assert_eq!(
+        (&page["total"], &page["skip"], &page["limit"]),
+        (&json!(5), &json!(1), &json!(2))
+    );
+    let bonus = ada
+        .get("/api/v1/credits/transactions?transaction_type=bonus")
+        .await
+        .ok();
+    assert_eq!(
+        (
+            &bonus["total"],
+            column(&bonus["transactions"], "transaction_type").len()
+        ),
+        (&json!(2), 2)
+    );
+    let none = ada
+        .get("/api/v1/credits/transactions?transaction_type=purchase")
+        .await
+        .ok();
     assert_eq!(none["total"], 0);
     for (query, field) in [
         ("skip=-1", "query.skip"),
@@ -72,10 +90,15 @@ async fn the_statement_is_real_filtered_and_paged() {
     let balance = ada.get("/api/v1/credits/balance/").await.ok();
     assert_eq!(balance["balance"], 1495);
     let user = ada.get("/api/v1/user/credits").await.ok();
-    assert_eq!(user, json!({"user_id": ada.user_id, "credits_balance": 1495, "currency": "credits"}));
+    assert_eq!(
+        user,
+        json!({"user_id": ada.user_id, "credits_balance": 1495, "currency": "credits"})
+    );
     for path in ["purchase", "redeem", "purchase/", "redeem/"] {
         let path = format!("/api/v1/credits/{path}");
-        ada.post(&path, &json!({"credit_amount": 100})).await.problem(501, "not_implemented");
+        ada.post(&path, &json!({"credit_amount": 100}))
+            .await
+            .problem(501, "not_implemented");
         ada.without_token().post_empty(&path).await.problem(401, "unauthorized");
     }
     let ping = server.anonymous().get("/api/v1/credits/_ping").await.ok();

@@ -128,7 +128,10 @@ async fn all_seven_models_are_mapped_bought_delivered_and_paid_once() {
 
         // Copied to our own storage: FAL's URLs appear nowhere.
         let text = done.to_string();
-        assert!(!text.contains(&sim.base_url) && !text.contains(&request.request_id), "{text}");
+        assert!(
+            !text.contains(&sim.base_url) && !text.contains(&request.request_id),
+            "{text}"
+        );
         for url in done["output_urls"].as_array().unwrap() {
             let file = server.anonymous().get(url.as_str().unwrap()).await.expect(200);
             match file.header("content-type") {
@@ -155,7 +158,12 @@ async fn negative_prompts_and_references_are_used_or_refused_with_a_reason() {
         async move { ada.post(tests::harness::SUBMIT, &body).await }
     };
     let used = [
-        ("fal-ai/veo3", json!({"negative_prompt": "rain"}), "fal-ai/veo3", "negative_prompt"),
+        (
+            "fal-ai/veo3",
+            json!({"negative_prompt": "rain"}),
+            "fal-ai/veo3",
+            "negative_prompt",
+        ),
         (
             "fal-ai/kling-video/v2.1/master/text-to-video",
             json!({"negative_prompt": "rain"}),
@@ -180,17 +188,49 @@ async fn negative_prompts_and_references_are_used_or_refused_with_a_reason() {
         ada.wait_for(&id, "completed").await;
         let last = sim.requests().pop().unwrap();
         assert_eq!(last.endpoint, endpoint);
-        assert_eq!(&last.input[name], extra.as_object().unwrap().values().next().unwrap(), "{model}");
+        assert_eq!(
+            &last.input[name],
+            extra.as_object().unwrap().values().next().unwrap(),
+            "{model}"
+        );
     }
     let count = sim.requests().len();
     for (model, extra, field) in [
-        ("fal-ai/flux-pro/v1.1-ultra", json!({"negative_prompt": "rain"}), "body.negative_prompt"),
-        ("fal-ai/imagen4/preview/ultra", json!({"negative_prompt": "rain"}), "body.negative_prompt"),
-        ("fal-ai/wan-pro/text-to-video", json!({"negative_prompt": "rain"}), "body.negative_prompt"),
-        ("fal-ai/veo3", json!({"reference_image_url": "https://example.com/a.png"}), "body.reference_image_url"),
-        ("fal-ai/flux-pro/kontext/max", json!({"reference_image_url": "ftp://x/a.png"}), "body.reference_image_url"),
-        ("fal-ai/flux-pro/kontext/max", json!({"reference_image_url": "nonsense"}), "body.reference_image_url"),
-        ("fal-ai/flux-pro/kontext/max", json!({"reference_image_url": "file:///etc/passwd"}), "body.reference_image_url"),
+        (
+            "fal-ai/flux-pro/v1.1-ultra",
+            json!({"negative_prompt": "rain"}),
+            "body.negative_prompt",
+        ),
+        (
+            "fal-ai/imagen4/preview/ultra",
+            json!({"negative_prompt": "rain"}),
+            "body.negative_prompt",
+        ),
+        (
+            "fal-ai/wan-pro/text-to-video",
+            json!({"negative_prompt": "rain"}),
+            "body.negative_prompt",
+        ),
+        (
+            "fal-ai/veo3",
+            json!({"reference_image_url": "https://example.com/a.png"}),
+            "body.reference_image_url",
+        ),
+        (
+            "fal-ai/flux-pro/kontext/max",
+            json!({"reference_image_url": "ftp://x/a.png"}),
+            "body.reference_image_url",
+        ),
+        (
+            "fal-ai/flux-pro/kontext/max",
+            json!({"reference_image_url": "nonsense"}),
+            "body.reference_image_url",
+        ),
+        (
+            "fal-ai/flux-pro/kontext/max",
+            json!({"reference_image_url": "file:///etc/passwd"}),
+            "body.reference_image_url",
+        ),
     ] {
         submit(model, extra).await.invalid(field);
     }
@@ -212,7 +252,9 @@ async fn references_cannot_reach_private_addresses() {
         "http://[::ffff:127.0.0.1]/a.png",
     ] {
         let body = json!({"model_id": "fal-ai/flux-pro/kontext/max", "prompt": "x", "reference_image_url": url});
-        ada.post(tests::harness::SUBMIT, &body).await.invalid("body.reference_image_url");
+        ada.post(tests::harness::SUBMIT, &body)
+            .await
+            .invalid("body.reference_image_url");
     }
     assert_eq!(ada.balance().await, 1000);
 }
@@ -224,19 +266,27 @@ async fn fal_s_queue_is_shown_and_its_lane_is_shared_fairly() {
         ..Settings::default()
     };
     let sim = FalSim::start(SimOptions { port: 0, settings }).await.unwrap();
-    let options = Options::new().fal(&sim).env("DEFAULT_USER_CREDITS", "10000").edit_registry(|registry| {
-        let fal = registry["providers"]["fal"].as_table_mut().unwrap();
-        fal.insert("concurrency".into(), 2.into());
-        fal.insert("concurrency_per_user".into(), 2.into());
-    });
+    let options = Options::new()
+        .fal(&sim)
+        .env("DEFAULT_USER_CREDITS", "10000")
+        .edit_registry(|registry| {
+            let fal = registry["providers"]["fal"].as_table_mut().unwrap();
+            fal.insert("concurrency".into(), 2.into());
+            fal.insert("concurrency_per_user".into(), 2.into());
+        });
     let server = Server::with(options).await;
     let [ada, bob] = [server.register("ada").await, server.register("bob").await];
     let mut ids = Vec::new();
     for i in 0..8 {
-        ids.push(ada.submit("fal-ai/imagen4/preview/ultra", &format!("ada {i}"), json!({})).await);
+        ids.push(
+            ada.submit("fal-ai/imagen4/preview/ultra", &format!("ada {i}"), json!({}))
+                .await,
+        );
     }
     let bobs = bob.submit("fal-ai/imagen4/preview/ultra", "bob", json!({})).await;
-    sim.wait_for(tests::harness::SOON, |requests| requests.len() == 2).await.unwrap();
+    sim.wait_for(tests::harness::SOON, |requests| requests.len() == 2)
+        .await
+        .unwrap();
     // Bob has waited the shortest, but Ada has had her share: he is next but one at the latest.
     assert!(bob.status(&bobs).await["queue_position"].as_u64().unwrap() <= 1);
     assert!(ada.status(&ids[7]).await["queue_position"].as_u64().unwrap() >= 4);

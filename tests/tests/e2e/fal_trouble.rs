@@ -20,7 +20,10 @@ async fn fails_with(ada: &Client, prompt: &str, code: &str) {
     assert_eq!(failed["status"], "failed", "{prompt}: {failed}");
     assert_eq!(failed["metadata"]["error_code"], code, "{prompt}: {failed}");
     let said = failed["error"].as_str().unwrap();
-    assert!(!said.is_empty() && !said.contains("http") && !said.contains("sim"), "{said}");
+    assert!(
+        !said.is_empty() && !said.contains("http") && !said.contains("sim"),
+        "{said}"
+    );
     assert_eq!(ada.balance().await, before, "{prompt}");
 }
 
@@ -124,7 +127,9 @@ async fn private_addresses_are_refused_unless_allowed() {
     let sim = simulator().await;
     let server = Server::with(Options::new().fal(&sim).env("UPSTREAM_ALLOW_PRIVATE", "false")).await;
     let ada = server.register("ada").await;
-    ada.try_submit(MODEL, "x", json!({})).await.problem(503, "model_unavailable");
+    ada.try_submit(MODEL, "x", json!({}))
+        .await
+        .problem(503, "model_unavailable");
     assert_eq!(ada.statement().await, ["bonus +1000"]);
     assert_eq!((sim.requests().len(), sim.refusals().len()), (0, 0));
 }
@@ -169,7 +174,10 @@ async fn an_ambiguous_submit_stays_unknown_and_held_until_it_is_resolved() {
     let mut server = Server::with(Options::new().fal(&sim)).await;
     let ada = server.register("ada").await;
     let mut ids = Vec::new();
-    for (number, action) in [Action::ThenCut, Action::ThenStatus(503), Action::Cut].into_iter().enumerate() {
+    for (number, action) in [Action::ThenCut, Action::ThenStatus(503), Action::Cut]
+        .into_iter()
+        .enumerate()
+    {
         sim.fault(Point::Submit, action, 1);
         let id = ada.submit(MODEL, &format!("ambiguous {number}"), json!({})).await;
         tests::harness::eventually("the operator is told", SOON, || async {
@@ -194,13 +202,30 @@ async fn an_ambiguous_submit_stays_unknown_and_held_until_it_is_resolved() {
 
     // Delivered after all: the operator found it at FAL.
     let request = sim.requests()[0].clone();
-    let result = server.anonymous().request(reqwest::Method::GET, &result_url(&sim, &request.request_id));
-    let result = server.anonymous().send(result.header("Authorization", format!("Key {FAL_KEY}"))).await.ok();
+    let result = server
+        .anonymous()
+        .request(reqwest::Method::GET, &result_url(&sim, &request.request_id));
+    let result = server
+        .anonymous()
+        .send(result.header("Authorization", format!("Key {FAL_KEY}")))
+        .await
+        .ok();
     let url = result["images"][0]["url"].as_str().unwrap().to_owned();
-    server.velro(&["generations", "resolve", &ids[0], "--deliver", &url]).ok();
+    server
+        .velro(&["generations", "resolve", &ids[0], "--deliver", &url])
+        .ok();
     ada.wait_for(&ids[0], "completed").await;
     // Accepted but worthless: refunded.
-    server.velro(&["generations", "resolve", &ids[1], "--refund", "--reason", "no result at FAL"]).ok();
+    server
+        .velro(&[
+            "generations",
+            "resolve",
+            &ids[1],
+            "--refund",
+            "--reason",
+            "no result at FAL",
+        ])
+        .ok();
     ada.wait_for(&ids[1], "failed").await;
     // Never accepted: tried again, and this time it works.
     server.velro(&["generations", "resolve", &ids[2], "--retry"]).ok();

@@ -51,7 +51,10 @@ async fn a_newcomer_gets_a_picture_and_pays_once() {
         .filter_map(|frame| frame.data()["progress"].as_f64())
         .collect();
     assert!(progress.len() >= 2, "progress is shown: {frames:#?}");
-    assert!(progress.is_sorted() && progress.iter().all(|p| (0.0..=1.0).contains(p)), "{progress:?}");
+    assert!(
+        progress.is_sorted() && progress.iter().all(|p| (0.0..=1.0).contains(p)),
+        "{progress:?}"
+    );
     let told = frames.last().unwrap().data();
 
     let done = ada.status(id).await;

@@ -20,10 +20,16 @@ async fn a_key_buys_once() {
     ada.wait_for(&id, "completed").await;
     // Again, with quotes as the draft standard writes it, and with the members in another order.
     let reordered = r#"{"parameters":{"image_size":"square","latency_ms":0},"prompt":"x","model_id":"sandbox/image"}"#;
-    for (key, text) in [("key-1", body("x").to_string()), ("\"key-1\"", body("x").to_string()), ("key-1", reordered.into())]
-    {
+    for (key, text) in [
+        ("key-1", body("x").to_string()),
+        ("\"key-1\"", body("x").to_string()),
+        ("key-1", reordered.into()),
+    ] {
         let request = ada.request(Method::POST, tests::harness::SUBMIT);
-        let request = request.header("Idempotency-Key", key).header("Content-Type", "application/json").body(text);
+        let request = request
+            .header("Idempotency-Key", key)
+            .header("Content-Type", "application/json")
+            .body(text);
         let again = ada.send(request).await;
         assert_eq!(again.header("idempotent-replayed"), "true");
         let again = again.ok();
@@ -42,7 +48,9 @@ async fn a_key_buys_once() {
     for bad in ["", "\"\"", &"k".repeat(256), "\u{e9}"] {
         let request = ada.request(Method::POST, tests::harness::SUBMIT).json(&body("x"));
         let header = reqwest::header::HeaderValue::from_bytes(bad.as_bytes()).unwrap();
-        ada.send(request.header("Idempotency-Key", header)).await.invalid("header.idempotency-key");
+        ada.send(request.header("Idempotency-Key", header))
+            .await
+            .invalid("header.idempotency-key");
     }
     assert_eq!(ada.statement().await, ["bonus +1000", "usage -5"]);
     assert_eq!(ada.generations().await.len(), 1);

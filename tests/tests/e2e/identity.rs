@@ -1,7 +1,7 @@
 //! Accounts, sessions and tokens (contract §3).
 
 use serde_json::{Value, json};
-use tests::harness::{Client, JWT_SECRET, Options, PASSWORD, Reply, Server, eventually, race, token, SOON};
+use tests::harness::{Client, JWT_SECRET, Options, PASSWORD, Reply, SOON, Server, eventually, race, token};
 
 use crate::{assert_time, keys};
 
@@ -22,7 +22,10 @@ fn assert_session(session: &Value) {
     assert_eq!(session["token_type"], "Bearer");
     assert_eq!(session["expires_in"], 3600);
     let user = &session["user"];
-    assert_eq!((&user["aud"], &user["role"]), (&json!("authenticated"), &json!("authenticated")));
+    assert_eq!(
+        (&user["aud"], &user["role"]),
+        (&json!("authenticated"), &json!("authenticated"))
+    );
     assert_eq!(user["email"], "ada@example.com");
     assert_eq!(user["credits_balance"], 1000);
     assert_eq!(user["user_metadata"]["full_name"], "Ada Lovelace");
@@ -78,13 +81,20 @@ async fn register_login_me_and_whoami_answer_as_the_contract_says() {
 
     let check = |email: &'static str| {
         let nobody = &nobody;
-        async move { nobody.post_empty(&format!("/api/v1/auth/check-email?email={email}")).await }
+        async move {
+            nobody
+                .post_empty(&format!("/api/v1/auth/check-email?email={email}"))
+                .await
+        }
     };
     assert_eq!(check("ada@example.com").await.ok(), json!({"available": false}));
     assert_eq!(check("new@example.com").await.ok(), json!({"available": true}));
     check("nonsense").await.invalid("query.email");
     let health = nobody.get("/api/v1/auth/health").await.ok();
-    assert_eq!((&health["status"], &health["service"]), (&json!("healthy"), &json!("auth")));
+    assert_eq!(
+        (&health["status"], &health["service"]),
+        (&json!("healthy"), &json!("auth"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,9 +107,18 @@ async fn registration_refuses_bad_fields_and_creates_one_account_in_a_race() {
         (json!({"email": "ada", "password": PASSWORD}), "body.email"),
         (json!({"email": "a b@example.com", "password": PASSWORD}), "body.email"),
         (json!({"email": 7, "password": PASSWORD}), "body.email"),
-        (json!({"email": "ada@example.com", "password": "1234567"}), "body.password"),
-        (json!({"email": "ada@example.com", "password": "x".repeat(5000)}), "body.password"),
-        (json!({"email": "ada@example.com", "password": PASSWORD, "full_name": 7}), "body.full_name"),
+        (
+            json!({"email": "ada@example.com", "password": "1234567"}),
+            "body.password",
+        ),
+        (
+            json!({"email": "ada@example.com", "password": "x".repeat(5000)}),
+            "body.password",
+        ),
+        (
+            json!({"email": "ada@example.com", "password": PASSWORD, "full_name": 7}),
+            "body.full_name",
+        ),
     ] {
         nobody.post(REGISTER, &body).await.invalid(field);
     }
@@ -130,7 +149,9 @@ async fn refresh_rotates_and_reuse_revokes_the_family() {
 
     // The first token again: a thief has it, or had it. Everything of this session ends.
     refresh(&nobody, &ada.refresh_token).await.problem(401, "unauthorized");
-    refresh(&nobody, &renewed.refresh_token).await.problem(401, "unauthorized");
+    refresh(&nobody, &renewed.refresh_token)
+        .await
+        .problem(401, "unauthorized");
     eventually("the access tokens of the family are dead", SOON, || async {
         (renewed.get(ME).await.status == 401 && ada.get(ME).await.status == 401).then_some(())
     })
@@ -142,7 +163,10 @@ async fn refresh_rotates_and_reuse_revokes_the_family() {
     other.get(ME).await.ok();
     for nonsense in ["", "nonsense", other.token()] {
         let answer = refresh(&nobody, nonsense).await;
-        assert!(answer.status == 401 || (nonsense.is_empty() && answer.status == 422), "{answer:?}");
+        assert!(
+            answer.status == 401 || (nonsense.is_empty() && answer.status == 422),
+            "{answer:?}"
+        );
     }
     nobody.post(REFRESH, &json!({})).await.invalid("body.refresh_token");
 }
@@ -166,7 +190,9 @@ async fn logout_ends_the_access_token_at_once_also_after_a_restart() {
     let ada = server.register("ada").await;
     let mut other = ada.clone();
     other.login(PASSWORD).await;
-    let request = ada.request(reqwest::Method::POST, "/api/v1/auth/logout").json(&json!({}));
+    let request = ada
+        .request(reqwest::Method::POST, "/api/v1/auth/logout")
+        .json(&json!({}));
     let answer = ada.send(request).await.ok();
     assert_eq!(answer, json!({"message": "Logged out successfully"}));
     ada.get(ME).await.problem(401, "unauthorized");
@@ -184,7 +210,10 @@ async fn forged_and_stale_tokens_open_nothing() {
     let server = Server::start().await;
     let ada = server.register("ada").await;
     let claims = token::claims(ada.token());
-    assert_eq!((&claims["aud"], &claims["sub"]), (&json!("authenticated"), &json!(ada.user_id)));
+    assert_eq!(
+        (&claims["aud"], &claims["sub"]),
+        (&json!("authenticated"), &json!(ada.user_id))
+    );
     let with = |name: &str, value: Value| {
         let mut changed = claims.clone();
         changed[name] = value;
@@ -231,7 +260,10 @@ async fn forged_and_stale_tokens_open_nothing() {
     let cookie = ada.without_token().request(reqwest::Method::GET, ME);
     let cookie = cookie.header("Cookie", format!("access_token={}", ada.token()));
     ada.send(cookie).await.problem(401, "unauthorized");
-    let basic = ada.without_token().request(reqwest::Method::GET, ME).basic_auth("ada", Some("x"));
+    let basic = ada
+        .without_token()
+        .request(reqwest::Method::GET, ME)
+        .basic_auth("ada", Some("x"));
     ada.send(basic).await.problem(401, "unauthorized");
     // And a control: the claims as they are, signed by the right key, are good.
     ada.with_token(&token::sign(&claims, JWT_SECRET)).get(ME).await.ok();
@@ -263,8 +295,13 @@ async fn submits_are_limited_per_user() {
     let bob = server.register("bob").await;
     let answers = race(110, |_| ada.try_submit("no/such-model", "x", json!({}))).await;
     let limited = answers.iter().filter(|a| a.status == 429).count();
-    assert!((8..=11).contains(&limited), "100 a minute: {limited} of 110 were refused");
+    assert!(
+        (8..=11).contains(&limited),
+        "100 a minute: {limited} of 110 were refused"
+    );
     let refused = answers.into_iter().find(|a| a.status == 429).unwrap();
     refused.problem(429, "rate_limited");
-    bob.try_submit("no/such-model", "x", json!({})).await.problem(422, "unknown_model");
+    bob.try_submit("no/such-model", "x", json!({}))
+        .await
+        .problem(422, "unknown_model");
 }

@@ -11,8 +11,18 @@ const SEED: [(&str, &str, i64, &str); 7] = [
     ("fal-ai/flux-pro/kontext/max", "image", 60, "Flux Pro/Kontext/Max"),
     ("fal-ai/imagen4/preview/ultra", "image", 45, "Imagen4/Preview/Ultra"),
     ("fal-ai/veo3", "video", 500, "Veo3"),
-    ("fal-ai/minimax/hailuo-02/pro/text-to-video", "video", 400, "Minimax/Hailuo 02/Pro/Text To Video"),
-    ("fal-ai/kling-video/v2.1/master/text-to-video", "video", 350, "Kling Video/V2.1/Master/Text To Video"),
+    (
+        "fal-ai/minimax/hailuo-02/pro/text-to-video",
+        "video",
+        400,
+        "Minimax/Hailuo 02/Pro/Text To Video",
+    ),
+    (
+        "fal-ai/kling-video/v2.1/master/text-to-video",
+        "video",
+        350,
+        "Kling Video/V2.1/Master/Text To Video",
+    ),
     ("fal-ai/wan-pro/text-to-video", "video", 300, "Wan Pro/Text To Video"),
 ];
 
@@ -23,7 +33,9 @@ async fn models(client: &Client, path: &str) -> Value {
 /// The rows of FAL's models.
 fn seed_rows<'v>(list: &'v Value, id: &str) -> Vec<&'v Value> {
     let list = list.as_array().unwrap();
-    list.iter().filter(|row| row[id].as_str().unwrap().starts_with("fal-ai/")).collect()
+    list.iter()
+        .filter(|row| row[id].as_str().unwrap().starts_with("fal-ai/"))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -44,7 +56,15 @@ async fn the_three_listings_have_their_own_shapes_and_orders() {
         let names: Vec<_> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
         assert_eq!(
             names,
-            ["Ultra", "V1.1 Ultra", "Max", "Text To Video", "Text To Video", "Text To Video", "Veo3"]
+            [
+                "Ultra",
+                "V1.1 Ultra",
+                "Max",
+                "Text To Video",
+                "Text To Video",
+                "Text To Video",
+                "Veo3"
+            ]
         );
         assert_eq!(
             keys(rows[0]),
@@ -71,7 +91,15 @@ async fn the_three_listings_have_their_own_shapes_and_orders() {
     for (row, (id, kind, credits, name)) in seed_rows(&list, "id").into_iter().zip(SEED) {
         assert_eq!(
             keys(row),
-            ["credits_cost", "description", "generation_type", "id", "is_active", "name", "parameters"]
+            [
+                "credits_cost",
+                "description",
+                "generation_type",
+                "id",
+                "is_active",
+                "name",
+                "parameters"
+            ]
         );
         assert_eq!(
             (&row["id"], &row["generation_type"], &row["credits_cost"], &row["name"]),
@@ -89,7 +117,10 @@ async fn the_three_listings_have_their_own_shapes_and_orders() {
     let answer = nobody.get("/api/v1/models/supported").await.ok();
     assert_eq!(keys(&answer), ["count", "models", "source"]);
     assert_eq!(answer["source"], "fal");
-    assert_eq!(answer["count"].as_u64().unwrap() as usize, answer["models"].as_array().unwrap().len());
+    assert_eq!(
+        answer["count"].as_u64().unwrap() as usize,
+        answer["models"].as_array().unwrap().len()
+    );
     assert_eq!(
         keys(&answer["models"][0]),
         ["credits", "description", "is_active", "model_id", "name", "type"]
@@ -116,15 +147,40 @@ async fn client_parameters_are_those_of_the_contract() {
         let mut rows = list.as_array().unwrap().iter();
         rows.find(|row| row["model_id"] == id).unwrap()["parameters"].clone()
     };
-    let sizes = json!(["square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9"]);
+    let sizes = json!([
+        "square_hd",
+        "square",
+        "portrait_4_3",
+        "portrait_16_9",
+        "landscape_4_3",
+        "landscape_16_9"
+    ]);
     let shapes = json!(["16:9", "9:16", "1:1"]);
     let flux = [
-        ("image_size", json!({"type": "string", "default": "landscape_4_3", "enum": sizes})),
-        ("num_images", json!({"type": "integer", "default": 1, "min": 1, "max": 4})),
-        ("output_format", json!({"type": "string", "default": "jpeg", "enum": ["jpeg", "png"]})),
-        ("guidance_scale", json!({"type": "number", "default": 3.5, "min": 1.0, "max": 20.0})),
-        ("num_inference_steps", json!({"type": "integer", "default": 28, "min": 1, "max": 50})),
-        ("safety_tolerance", json!({"type": "integer", "default": 2, "min": 1, "max": 6})),
+        (
+            "image_size",
+            json!({"type": "string", "default": "landscape_4_3", "enum": sizes}),
+        ),
+        (
+            "num_images",
+            json!({"type": "integer", "default": 1, "min": 1, "max": 4}),
+        ),
+        (
+            "output_format",
+            json!({"type": "string", "default": "jpeg", "enum": ["jpeg", "png"]}),
+        ),
+        (
+            "guidance_scale",
+            json!({"type": "number", "default": 3.5, "min": 1.0, "max": 20.0}),
+        ),
+        (
+            "num_inference_steps",
+            json!({"type": "integer", "default": 28, "min": 1, "max": 50}),
+        ),
+        (
+            "safety_tolerance",
+            json!({"type": "integer", "default": 2, "min": 1, "max": 6}),
+        ),
     ];
     let duration = |default: f64| json!({"type": "number", "default": default, "min": 1.0, "max": 10.0});
     let shape = json!({"type": "string", "default": "16:9", "enum": shapes});
@@ -134,7 +190,10 @@ async fn client_parameters_are_those_of_the_contract() {
         ("fal-ai/flux-pro/kontext/max", flux.to_vec()),
         (
             "fal-ai/imagen4/preview/ultra",
-            flux.iter().filter(|(name, _)| !matches!(*name, "guidance_scale" | "num_inference_steps")).cloned().collect(),
+            flux.iter()
+                .filter(|(name, _)| !matches!(*name, "guidance_scale" | "num_inference_steps"))
+                .cloned()
+                .collect(),
         ),
         (
             "fal-ai/veo3",
@@ -159,7 +218,10 @@ async fn client_parameters_are_those_of_the_contract() {
             vec![
                 ("duration", duration(5.0)),
                 ("aspect_ratio", shape.clone()),
-                ("creativity", json!({"type": "number", "default": 0.7, "min": 0.0, "max": 1.0})),
+                (
+                    "creativity",
+                    json!({"type": "number", "default": 0.7, "min": 0.0, "max": 1.0}),
+                ),
                 (
                     "camera_motion",
                     json!({"type": "string", "default": "none", "enum": ["none", "horizontal", "vertical", "zoom", "pan"]}),
@@ -168,7 +230,11 @@ async fn client_parameters_are_those_of_the_contract() {
         ),
         (
             "fal-ai/wan-pro/text-to-video",
-            vec![("duration", duration(5.0)), ("aspect_ratio", shape), ("quality", quality(json!(["medium", "high"])))],
+            vec![
+                ("duration", duration(5.0)),
+                ("aspect_ratio", shape),
+                ("quality", quality(json!(["medium", "high"]))),
+            ],
         ),
     ];
     for (id, parameters) in expected {
@@ -178,8 +244,15 @@ async fn client_parameters_are_those_of_the_contract() {
             spec.as_object_mut().unwrap().remove("description");
         }
         let prompt = specs.remove("prompt").unwrap();
-        assert_eq!(prompt, json!({"type": "string", "required": true, "max_length": 2000}), "{id}");
-        let wanted = parameters.into_iter().map(|(name, spec)| (name.to_owned(), spec)).collect();
+        assert_eq!(
+            prompt,
+            json!({"type": "string", "required": true, "max_length": 2000}),
+            "{id}"
+        );
+        let wanted = parameters
+            .into_iter()
+            .map(|(name, spec)| (name.to_owned(), spec))
+            .collect();
         assert_eq!(Value::Object(specs.clone()), Value::Object(wanted), "{id}");
     }
 }
@@ -192,19 +265,45 @@ async fn ids_with_slashes_work_encoded_and_plain() {
         let encoded = id.replace('/', "%2F");
         for spelling in [id.to_owned(), encoded.clone(), format!("{id}/"), format!("{encoded}/")] {
             let detail = nobody.get(&format!("/api/v1/models/{spelling}")).await.ok();
-            assert_eq!((&detail["id"], &detail["name"]), (&json!(id), &json!(name)), "{spelling}");
-            assert_eq!((&detail["generation_type"], &detail["credits_cost"]), (&json!(kind), &json!(credits)));
+            assert_eq!(
+                (&detail["id"], &detail["name"]),
+                (&json!(id), &json!(name)),
+                "{spelling}"
+            );
+            assert_eq!(
+                (&detail["generation_type"], &detail["credits_cost"]),
+                (&json!(kind), &json!(credits))
+            );
             for member in ["max_resolution", "supported_formats", "example_params", "parameters"] {
                 assert!(detail.get(member).is_some(), "{member}");
             }
         }
-        for spelling in [format!("{id}/pricing"), format!("{encoded}/pricing"), format!("{encoded}%2Fpricing")] {
+        for spelling in [
+            format!("{id}/pricing"),
+            format!("{encoded}/pricing"),
+            format!("{encoded}%2Fpricing"),
+        ] {
             let pricing = nobody.get(&format!("/api/v1/models/{spelling}")).await.ok();
-            assert_eq!(keys(&pricing), ["credits_cost", "max_resolution", "model_id", "supported_formats"]);
-            assert_eq!((&pricing["model_id"], &pricing["credits_cost"]), (&json!(id), &json!(credits)));
+            assert_eq!(
+                keys(&pricing),
+                ["credits_cost", "max_resolution", "model_id", "supported_formats"]
+            );
+            assert_eq!(
+                (&pricing["model_id"], &pricing["credits_cost"]),
+                (&json!(id), &json!(credits))
+            );
         }
     }
-    for unknown in ["nonsense", "fal-ai/nonsense", "fal-ai%2Fnonsense/pricing", "fal-ai", "%00"] {
-        nobody.get(&format!("/api/v1/models/{unknown}")).await.problem(404, "not_found");
+    for unknown in [
+        "nonsense",
+        "fal-ai/nonsense",
+        "fal-ai%2Fnonsense/pricing",
+        "fal-ai",
+        "%00",
+    ] {
+        nobody
+            .get(&format!("/api/v1/models/{unknown}"))
+            .await
+            .problem(404, "not_found");
     }
 }

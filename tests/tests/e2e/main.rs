@@ -38,15 +38,16 @@ fn keys(object: &Value) -> Vec<&str> {
 /// The texts of one member of every object in a list.
 fn column<'v>(list: &'v Value, member: &str) -> Vec<&'v str> {
     let list = list.as_array().unwrap_or_else(|| panic!("no list: {list}"));
-    list.iter().map(|row| row[member].as_str().unwrap_or_default()).collect()
+    list.iter()
+        .map(|row| row[member].as_str().unwrap_or_default())
+        .collect()
 }
 
 /// Asserts an ISO time with microseconds and an offset, as the contract wants it.
 #[track_caller]
 fn assert_time(value: &Value) {
     let text = value.as_str().unwrap_or_else(|| panic!("no time: {value}"));
-    let format = time::macros::format_description!(
-        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]+00:00"
-    );
+    let format =
+        time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]+00:00");
     assert!(time::PrimitiveDateTime::parse(text, format).is_ok(), "{text}");
 }

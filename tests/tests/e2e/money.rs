@@ -11,7 +11,10 @@ async fn forty_submits_of_45_credits_on_1000_are_22_accepted_and_18_refused() {
     let ada = server.register("ada").await;
     let answers = race(40, |i| {
         let ada = &ada;
-        async move { ada.try_submit("fal-ai/imagen4/preview/ultra", &format!("cat {i}"), json!({})).await }
+        async move {
+            ada.try_submit("fal-ai/imagen4/preview/ultra", &format!("cat {i}"), json!({}))
+                .await
+        }
     })
     .await;
     let (accepted, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|a| a.status == 200);
@@ -33,7 +36,10 @@ async fn forty_submits_of_45_credits_on_1000_are_22_accepted_and_18_refused() {
     for pair in lines.windows(2) {
         let [newer, older] = pair else { panic!("windows of two") };
         let number = |line: &serde_json::Value, name: &str| line[name].as_i64().unwrap();
-        assert_eq!(number(newer, "balance_after"), number(older, "balance_after") + number(newer, "amount"));
+        assert_eq!(
+            number(newer, "balance_after"),
+            number(older, "balance_after") + number(newer, "amount")
+        );
     }
     assert_eq!(sim.requests().len(), 22);
     assert_eq!(sim.bought_twice(), []);
@@ -67,13 +73,17 @@ async fn a_part_delivered_is_a_part_paid() {
     let server = Server::with(Options::new().fal(&sim)).await;
     let ada = server.register("ada").await;
     let parameters = json!({"num_images": 4});
-    let id = ada.submit("fal-ai/flux-pro/v1.1-ultra", "four [sim:fewer]", parameters).await;
+    let id = ada
+        .submit("fal-ai/flux-pro/v1.1-ultra", "four [sim:fewer]", parameters)
+        .await;
     let done = ada.wait_for(&id, "completed").await;
     assert_eq!(done["output_urls"].as_array().unwrap().len(), 3);
     assert_eq!(done["metadata"]["credits_used"], 150);
     assert_eq!(ada.statement().await, ["bonus +1000", "usage -200", "refund +50"]);
 
-    let id = ada.submit("fal-ai/flux-pro/v1.1-ultra", "none [sim:no_media]", json!({})).await;
+    let id = ada
+        .submit("fal-ai/flux-pro/v1.1-ultra", "none [sim:no_media]", json!({}))
+        .await;
     ada.wait_for(&id, "failed").await;
     assert_eq!(ada.balance().await, 850);
 }
@@ -82,16 +92,30 @@ async fn a_part_delivered_is_a_part_paid() {
 async fn a_price_is_the_one_of_the_submit_whatever_happens_to_the_registry() {
     let server = Server::start().await;
     let ada = server.register("ada").await;
-    let id = ada.submit("sandbox/image", "slow", json!({"latency_ms": 4000, "image_size": "square"})).await;
+    let id = ada
+        .submit(
+            "sandbox/image",
+            "slow",
+            json!({"latency_ms": 4000, "image_size": "square"}),
+        )
+        .await;
     let text = std::fs::read_to_string(server.registry_path()).unwrap();
     assert_eq!(text.matches("\ncredits = 5\n").count(), 1);
-    std::fs::write(server.registry_path(), text.replace("\ncredits = 5\n", "\ncredits = 9\n")).unwrap();
+    std::fs::write(
+        server.registry_path(),
+        text.replace("\ncredits = 5\n", "\ncredits = 9\n"),
+    )
+    .unwrap();
     tests::harness::eventually("the new price", tests::harness::SOON, || async {
         let pricing = ada.get("/api/v1/models/sandbox/image/pricing").await.ok();
         (pricing["credits_cost"] == 9).then_some(())
     })
     .await;
-    assert_eq!(ada.status(&id).await["status"], "processing", "the edit came while it ran");
+    assert_eq!(
+        ada.status(&id).await["status"],
+        "processing",
+        "the edit came while it ran"
+    );
     ada.wait_for(&id, "completed").await;
     let next = ada.submit_quick("next").await;
     ada.wait_for(&next, "completed").await;

@@ -11,9 +11,21 @@ async fn health_version_documentation_and_metrics() {
     assert_eq!(health["status"], "healthy");
     assert!(health["timestamp"].as_f64().unwrap() > 1.7e9);
     let named = nobody.get("/__health").await.ok();
-    assert_eq!((&named["status"], &named["service"]), (&json!("healthy"), &json!("velro")));
+    assert_eq!(
+        (&named["status"], &named["service"]),
+        (&json!("healthy"), &json!("velro"))
+    );
     let version = nobody.get("/__version").await.ok();
-    for member in ["service", "version", "commit", "deployment_id", "environment", "timestamp", "configuration", "features"] {
+    for member in [
+        "service",
+        "version",
+        "commit",
+        "deployment_id",
+        "environment",
+        "timestamp",
+        "configuration",
+        "features",
+    ] {
         assert!(version.get(member).is_some(), "{member}");
     }
     assert_eq!(version["environment"], "development");
@@ -37,17 +49,30 @@ async fn health_version_documentation_and_metrics() {
     let text = metrics.text();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let name = line.split(['{', ' ']).next().unwrap();
-        let family = ["_bucket", "_sum", "_count"].iter().fold(name, |n, s| n.strip_suffix(s).unwrap_or(n));
+        let family = ["_bucket", "_sum", "_count"]
+            .iter()
+            .fold(name, |n, s| n.strip_suffix(s).unwrap_or(n));
         assert!(text.contains(&format!("# HELP {family} ")), "{family} has no help text");
-        assert!(!line.contains(&id) && !line.contains("ada@"), "an id in a label: {line}");
+        assert!(
+            !line.contains(&id) && !line.contains("ada@"),
+            "an id in a label: {line}"
+        );
     }
     server.velro(&["healthcheck"]).ok();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn production_refuses_to_start_without_a_good_secret() {
-    let production = || Options::new().env("ENVIRONMENT", "production").without_env("JWT_SECRET");
-    for options in [production(), production().env("JWT_SECRET", "too-short"), production().env("JWT_SECRET_KEY", "x")] {
+    let production = || {
+        Options::new()
+            .env("ENVIRONMENT", "production")
+            .without_env("JWT_SECRET")
+    };
+    for options in [
+        production(),
+        production().env("JWT_SECRET", "too-short"),
+        production().env("JWT_SECRET_KEY", "x"),
+    ] {
         let error = Server::try_with(options).await.unwrap_err();
         let said = format!("{error:#}");
         assert!(said.contains("JWT_SECRET") && said.contains("32"), "{said}");
@@ -56,7 +81,10 @@ async fn production_refuses_to_start_without_a_good_secret() {
     let server = Server::with(production().env("JWT_SECRET_KEY", JWT_SECRET)).await;
     let answer = server.anonymous().get("/health").await;
     assert!(answer.header("strict-transport-security").contains("max-age"));
-    assert_eq!(server.anonymous().get("/__version").await.ok()["environment"], "production");
+    assert_eq!(
+        server.anonymous().get("/__version").await.ok()["environment"],
+        "production"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,7 +104,10 @@ async fn faults_of_the_configuration_are_told_all_at_once() {
     assert!(said.contains("prot") && said.contains("velro.toml"), "{said}");
     std::fs::remove_file(server.path().join("velro.toml")).unwrap();
     let shown = server.velro(&["check"]).ok();
-    assert!(shown.contains("sandbox/image") && !shown.contains(JWT_SECRET), "{shown}");
+    assert!(
+        shown.contains("sandbox/image") && !shown.contains(JWT_SECRET),
+        "{shown}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,7 +127,10 @@ async fn sigterm_finishes_what_runs() {
     ada.wait_for(&id, "processing").await;
     let started = std::time::Instant::now();
     server.terminate();
-    assert!(started.elapsed().as_secs() < 10, "a job that waits does not hold up the stop");
+    assert!(
+        started.elapsed().as_secs() < 10,
+        "a job that waits does not hold up the stop"
+    );
     server.restart().await;
     assert_eq!(ada.status(&id).await["status"], "processing");
     assert_eq!(ada.cancel(&id).await.ok()["cancelled"], true);

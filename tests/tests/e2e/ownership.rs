@@ -29,7 +29,8 @@ const PROJECT: Access = OwnedBy("project");
 
 /// Every operation: method, path, for whom, body.
 fn table() -> Vec<(&'static str, &'static str, Access, Value)> {
-    let call = json!({"model_id": "sandbox/image", "prompt": "x", "parameters": {"latency_ms": 0, "outcome": "refuse"}});
+    let call =
+        json!({"model_id": "sandbox/image", "prompt": "x", "parameters": {"latency_ms": 0, "outcome": "refuse"}});
     let none = Value::Null;
     let mut table = vec![
         ("get", "/", Public, none.clone()),
@@ -67,20 +68,45 @@ fn table() -> Vec<(&'static str, &'static str, Access, Value)> {
         ("get", "/api/v1/projects", Own, none.clone()),
         ("post", "/api/v1/projects", Own, json!({"name": "x"})),
         ("get", "/api/v1/projects/{project_id}", PROJECT, none.clone()),
-        ("put", "/api/v1/projects/{project_id}", PROJECT, json!({"name": "taken over"})),
+        (
+            "put",
+            "/api/v1/projects/{project_id}",
+            PROJECT,
+            json!({"name": "taken over"}),
+        ),
         ("get", "/api/v1/projects/{project_id}/stats", PROJECT, none.clone()),
         ("delete", "/api/v1/projects/{project_id}", PROJECT, none.clone()),
         ("get", "/api/v1/user/credits", Own, none.clone()),
         ("get", "/api/v1/user/info", Own, none.clone()),
         ("get", "/api/v1/user/profile", Own, none.clone()),
         ("put", "/api/v1/user/profile", Own, json!({"display_name": "x"})),
-        ("get", "/api/v1/generations/async/metrics/system", Operator, none.clone()),
+        (
+            "get",
+            "/api/v1/generations/async/metrics/system",
+            Operator,
+            none.clone(),
+        ),
         ("get", "/api/v1/generations/async/models/available", Own, none.clone()),
         ("get", "/api/v1/generations/async/user/history", Own, none.clone()),
         ("post", "/api/v1/generations/async/submit", Own, call.clone()),
-        ("get", "/api/v1/generations/async/{generation_id}/status", GENERATION, none.clone()),
-        ("get", "/api/v1/generations/async/{generation_id}/stream", GENERATION, none.clone()),
-        ("delete", "/api/v1/generations/async/{generation_id}/cancel", GENERATION, none.clone()),
+        (
+            "get",
+            "/api/v1/generations/async/{generation_id}/status",
+            GENERATION,
+            none.clone(),
+        ),
+        (
+            "get",
+            "/api/v1/generations/async/{generation_id}/stream",
+            GENERATION,
+            none.clone(),
+        ),
+        (
+            "delete",
+            "/api/v1/generations/async/{generation_id}/cancel",
+            GENERATION,
+            none.clone(),
+        ),
     ];
     for (method, suffix, access, body) in [
         ("get", "/models/supported", Public, none.clone()),
@@ -174,7 +200,11 @@ async fn every_operation_is_guarded() {
     for (method, template, access, body) in &table {
         let path = things.path(template);
         let secured = documented[&((*method).to_owned(), (*template).to_owned())];
-        assert_eq!(secured, matches!(access, Own | OwnedBy(_) | Operator), "{method} {template}: documented");
+        assert_eq!(
+            secured,
+            matches!(access, Own | OwnedBy(_) | Operator),
+            "{method} {template}: documented"
+        );
         // Without a token: nothing happens, not even validation.
         let without = call(&nobody, method, &path, body).await;
         let forged = call(&nobody.with_token("forged"), method, &path, body).await;
@@ -182,7 +212,10 @@ async fn every_operation_is_guarded() {
             Public => {
                 for answer in [without, forged] {
                     let status = answer.status.as_u16();
-                    assert!(![401, 403].contains(&status) && status < 500, "{method} {path}: {status}");
+                    assert!(
+                        ![401, 403].contains(&status) && status < 500,
+                        "{method} {path}: {status}"
+                    );
                 }
             }
             Signed => {
@@ -205,7 +238,11 @@ async fn every_operation_is_guarded() {
             call(&operator, method, &path, body).await.ok();
         }
     }
-    assert_eq!(snapshot(&owner).await, before, "nobody has changed anything of the owner's");
+    assert_eq!(
+        snapshot(&owner).await,
+        before,
+        "nobody has changed anything of the owner's"
+    );
 
     // The same rows as the owner: the guards are not simply shut. Deleting comes last in the table.
     for (method, template, access, body) in &table {
@@ -217,7 +254,9 @@ async fn every_operation_is_guarded() {
     // What is not there is missing, not forbidden, and needs no token to be missing.
     nobody.get("/nope").await.problem(404, "not_found");
     nobody.get("/api/v1/nope").await.problem(404, "not_found");
-    call(&owner, "patch", "/api/v1/projects", &json!({})).await.problem(405, "method_not_allowed");
+    call(&owner, "patch", "/api/v1/projects", &json!({}))
+        .await
+        .problem(405, "method_not_allowed");
 }
 
 /// What the owner sees of everything.
@@ -272,7 +311,13 @@ async fn operators_are_made_by_the_command_line_or_by_configuration() {
     let ada = server.register("ada").await;
     let seen = boss.get(metrics).await.ok();
     assert_eq!(seen["redis_connections"], Value::Null, "no connection details");
-    for member in ["active_generations", "status_counts", "cache_entries", "semaphore_available", "timestamp"] {
+    for member in [
+        "active_generations",
+        "status_counts",
+        "cache_entries",
+        "semaphore_available",
+        "timestamp",
+    ] {
         assert!(seen.get(member).is_some(), "{member}");
     }
     ada.get(metrics).await.problem(403, "forbidden");

@@ -36,7 +36,12 @@ async fn projects_are_created_changed_and_deleted() {
         ]
     );
     assert_eq!(
-        (&plain["description"], &plain["visibility"], &plain["tags"], &plain["metadata"]),
+        (
+            &plain["description"],
+            &plain["visibility"],
+            &plain["tags"],
+            &plain["metadata"]
+        ),
         (&Value::Null, &json!("private"), &json!([]), &json!({}))
     );
     assert_eq!(plain["user_id"], ada.user_id.as_str());
@@ -52,8 +57,14 @@ async fn projects_are_created_changed_and_deleted() {
     }
 
     // A part changes, null leaves, and a change moves it to the front of the list.
-    let changed = ada.put(&path(&plain), &json!({"description": "by day", "name": null})).await.ok();
-    assert_eq!((&changed["name"], &changed["description"]), (&json!("Lighthouses"), &json!("by day")));
+    let changed = ada
+        .put(&path(&plain), &json!({"description": "by day", "name": null}))
+        .await
+        .ok();
+    assert_eq!(
+        (&changed["name"], &changed["description"]),
+        (&json!("Lighthouses"), &json!("by day"))
+    );
     assert!(changed["updated_at"].as_str() > plain["updated_at"].as_str());
     let list = ada.get(PROJECTS).await.ok();
     assert_eq!(
@@ -91,7 +102,9 @@ async fn projects_are_created_changed_and_deleted() {
     ] {
         answer.problem(404, "not_found");
     }
-    ada.get(&format!("{PROJECTS}/not-a-uuid")).await.invalid("path.project_id");
+    ada.get(&format!("{PROJECTS}/not-a-uuid"))
+        .await
+        .invalid("path.project_id");
     let ping = server.anonymous().get(&format!("{PROJECTS}/_ping")).await.ok();
     assert_eq!(ping["service"], "projects");
 }
@@ -109,12 +122,18 @@ async fn only_public_projects_are_seen_by_others_and_only_when_asked_for() {
     let list = bob.get(PROJECTS).await.ok();
     assert_eq!(column(&list, "id"), [own["id"].as_str().unwrap()], "own by default");
     let public = bob.get(&format!("{PROJECTS}?visibility=public")).await.ok();
-    assert_eq!(column(&public, "name"), ["public"], "everybody's public ones on request");
+    assert_eq!(
+        column(&public, "name"),
+        ["public"],
+        "everybody's public ones on request"
+    );
     let team = ada.get(&format!("{PROJECTS}?visibility=team-only")).await.ok();
     assert_eq!(column(&team, "name"), ["team-only"]);
     let team = bob.get(&format!("{PROJECTS}?visibility=team-only")).await.ok();
     assert_eq!(team, json!([]));
-    bob.get(&format!("{PROJECTS}?visibility=secret")).await.invalid("query.visibility");
+    bob.get(&format!("{PROJECTS}?visibility=secret"))
+        .await
+        .invalid("query.visibility");
 
     for (project, visible) in made.iter().zip([false, false, true]) {
         for suffix in ["", "/stats"] {
@@ -124,11 +143,17 @@ async fn only_public_projects_are_seen_by_others_and_only_when_asked_for() {
                 false => drop(answer.problem(404, "not_found")),
             }
         }
-        bob.put(&path(project), &json!({"name": "mine now"})).await.problem(404, "not_found");
+        bob.put(&path(project), &json!({"name": "mine now"}))
+            .await
+            .problem(404, "not_found");
         bob.delete(&path(project)).await.problem(404, "not_found");
     }
     let list = ada.get(PROJECTS).await.ok();
-    assert_eq!(column(&list, "name"), ["public", "team-only", "private"], "nothing was changed");
+    assert_eq!(
+        column(&list, "name"),
+        ["public", "team-only", "private"],
+        "nothing was changed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -152,7 +177,9 @@ async fn generations_belong_to_projects_and_outlive_them() {
     let elsewhere = ada.submit_quick("elsewhere").await;
     // A public project can be seen by others, but not be filled by them.
     bob.post(submit, &call(&project)).await.problem(404, "not_found");
-    ada.post(submit, &call(&json!({"id": "no uuid"}))).await.invalid("body.project_id");
+    ada.post(submit, &call(&json!({"id": "no uuid"})))
+        .await
+        .invalid("body.project_id");
     assert_eq!(bob.balance().await, 1000);
     for id in ids.iter().chain([&elsewhere]) {
         ada.wait_for(id, "completed").await;
@@ -168,11 +195,23 @@ async fn generations_belong_to_projects_and_outlive_them() {
     let stats = ada.get(&format!("{}/stats", path(&project))).await.ok();
     assert_eq!(
         keys(&stats),
-        ["created_at", "generation_count", "id", "name", "tags", "updated_at", "visibility"]
+        [
+            "created_at",
+            "generation_count",
+            "id",
+            "name",
+            "tags",
+            "updated_at",
+            "visibility"
+        ]
     );
     assert_eq!(stats["generation_count"], 2);
     let foreign = bob.get(&format!("/api/v1/generations?project_id={id}")).await.ok();
-    assert_eq!(foreign, json!([]), "a public project does not show its owner's generations");
+    assert_eq!(
+        foreign,
+        json!([]),
+        "a public project does not show its owner's generations"
+    );
 
     ada.delete(&path(&project)).await.ok();
     let kept = ada.get(&format!("/api/v1/generations/{}", ids[0])).await.ok();

@@ -44,7 +44,9 @@ async fn a_new_model_applies_within_two_seconds_with_jobs_in_flight() {
     let running = ada.submit("sandbox/image", "running", slow).await;
     ada.wait_for(&running, "processing").await;
     let before = ready(&ada).await;
-    ada.try_submit("studio/poster", "x", json!({})).await.problem(422, "unknown_model");
+    ada.try_submit("studio/poster", "x", json!({}))
+        .await
+        .problem(422, "unknown_model");
 
     let text = fs::read_to_string(server.registry_path()).unwrap();
     fs::write(server.registry_path(), format!("{text}{NEW_MODEL}")).unwrap();
@@ -59,7 +61,10 @@ async fn a_new_model_applies_within_two_seconds_with_jobs_in_flight() {
     ada.wait_for(&id, "completed").await;
     let after = ready(&ada).await;
     assert_ne!(after["registry_revision"], before["registry_revision"]);
-    assert_eq!(after["models"].as_u64().unwrap(), before["models"].as_u64().unwrap() + 1);
+    assert_eq!(
+        after["models"].as_u64().unwrap(),
+        before["models"].as_u64().unwrap() + 1
+    );
     ada.wait_for(&running, "completed").await;
     assert_eq!(ada.statement().await, ["bonus +1000", "usage -5", "usage -3"]);
 }
@@ -81,16 +86,21 @@ async fn a_broken_edit_changes_nothing_and_is_visible() {
     for (number, text) in broken.iter().enumerate() {
         assert_ne!(*text, good);
         fs::write(server.registry_path(), text).unwrap();
-        eventually(&format!("broken edit {number} is visible"), Duration::from_secs(5), || async {
-            (ready(&ada).await["registry"] == "edit_refused").then_some(())
-        })
+        eventually(
+            &format!("broken edit {number} is visible"),
+            Duration::from_secs(5),
+            || async { (ready(&ada).await["registry"] == "edit_refused").then_some(()) },
+        )
         .await;
         assert_eq!(ready(&ada).await["registry_revision"], before["registry_revision"]);
         assert_eq!(ready(&ada).await["models"], before["models"]);
         let id = ada.submit_quick("still works").await;
         ada.wait_for(&id, "completed").await;
         let failed = metric(&ada, "velro_registry").await;
-        assert!(failed.contains("refused") || failed.contains("fail") || failed.contains("invalid"), "{failed}");
+        assert!(
+            failed.contains("refused") || failed.contains("fail") || failed.contains("invalid"),
+            "{failed}"
+        );
 
         fs::write(server.registry_path(), &good).unwrap();
         eventually("the repair is noticed", Duration::from_secs(5), || async {
@@ -119,12 +129,18 @@ async fn a_model_that_is_switched_off_is_refused_and_its_jobs_end() {
     let at = text.find("id = \"sandbox/image\"").unwrap();
     let off = format!("{}status = \"disabled\"\n{}", &text[..at], &text[at..]);
     fs::write(server.registry_path(), off).unwrap();
-    eventually("the model is gone from the listings", Duration::from_secs(5), || async {
-        let detail = ada.get("/api/v1/models/sandbox/image").await;
-        (detail.status == 404).then_some(())
-    })
+    eventually(
+        "the model is gone from the listings",
+        Duration::from_secs(5),
+        || async {
+            let detail = ada.get("/api/v1/models/sandbox/image").await;
+            (detail.status == 404).then_some(())
+        },
+    )
     .await;
-    ada.try_submit("sandbox/image", "x", json!({})).await.problem(503, "model_unavailable");
+    ada.try_submit("sandbox/image", "x", json!({}))
+        .await
+        .problem(503, "model_unavailable");
     ada.wait_for(&running, "completed").await;
     assert_eq!(ada.balance().await, 995);
 }

@@ -38,7 +38,12 @@ async fn a_trailing_slash_makes_no_difference() {
             assert_eq!(plain, slashed, "{path}");
         }
     }
-    for path in ["/api/v1/auth/login", "/api/v1/auth/login/", "/api/v1/auth/register/", "/api/v1/auth/refresh/"] {
+    for path in [
+        "/api/v1/auth/login",
+        "/api/v1/auth/login/",
+        "/api/v1/auth/register/",
+        "/api/v1/auth/refresh/",
+    ] {
         ada.post(path, &json!({})).await.expect(422);
     }
     let status = format!("/api/v1/generations/async/{id}/status/");
@@ -49,15 +54,27 @@ async fn a_trailing_slash_makes_no_difference() {
 async fn every_answer_carries_a_request_id_and_safe_headers() {
     let server = Server::start().await;
     let nobody = server.anonymous();
-    for path in ["/health", "/nope", "/api/v1/auth/me", "/api/v1/models", "/docs/", "/metrics"] {
+    for path in [
+        "/health",
+        "/nope",
+        "/api/v1/auth/me",
+        "/api/v1/models",
+        "/docs/",
+        "/metrics",
+    ] {
         let answer = nobody.get(path).await;
         assert!(!answer.header("x-request-id").is_empty(), "{path}");
         assert!(answer.header("x-response-time").ends_with("ms"), "{path}");
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
         assert_eq!(answer.header("x-frame-options"), "DENY", "{path}");
-        assert!(answer.header("server").is_empty() || !answer.header("server").contains('/'), "{path}");
+        assert!(
+            answer.header("server").is_empty() || !answer.header("server").contains('/'),
+            "{path}"
+        );
     }
-    let mine = nobody.request(Method::GET, "/api/v1/auth/me").header("X-Request-ID", "my-own-id");
+    let mine = nobody
+        .request(Method::GET, "/api/v1/auth/me")
+        .header("X-Request-ID", "my-own-id");
     let problem = nobody.send(mine).await.problem(401, "unauthorized");
     assert_eq!(problem["request_id"], "my-own-id");
     // An id that would break a log line or a header is replaced.
@@ -76,9 +93,14 @@ async fn browsers_of_known_origins_may_call() {
     let server = Server::start().await;
     let nobody = server.anonymous();
     let preflight = |origin: &'static str| {
-        let request = nobody.request(Method::OPTIONS, "/api/v1/projects").header("Origin", origin);
+        let request = nobody
+            .request(Method::OPTIONS, "/api/v1/projects")
+            .header("Origin", origin);
         let request = request.header("Access-Control-Request-Method", "POST");
-        nobody.send(request.header("Access-Control-Request-Headers", "authorization,content-type,idempotency-key"))
+        nobody.send(request.header(
+            "Access-Control-Request-Headers",
+            "authorization,content-type,idempotency-key",
+        ))
     };
     let good = preflight("https://velro.ai").await;
     assert!([200, 204].contains(&good.status.as_u16()), "{good:?}");
@@ -86,7 +108,10 @@ async fn browsers_of_known_origins_may_call() {
     assert_eq!(good.header("access-control-allow-credentials"), "true");
     assert_eq!(good.header("access-control-max-age"), "86400");
     let allowed = good.header("access-control-allow-headers").to_lowercase();
-    assert!(allowed.contains("authorization") && allowed.contains("idempotency-key"), "{allowed}");
+    assert!(
+        allowed.contains("authorization") && allowed.contains("idempotency-key"),
+        "{allowed}"
+    );
     for method in ["GET", "POST", "PUT", "DELETE"] {
         assert!(good.header("access-control-allow-methods").contains(method), "{method}");
     }
@@ -94,13 +119,27 @@ async fn browsers_of_known_origins_may_call() {
     assert_eq!(bad.header("access-control-allow-origin"), "");
 
     // Errors are readable for the page too, and never reflect a stranger.
-    for (origin, allowed) in [("http://localhost:3000", "http://localhost:3000"), ("https://evil.example", "")] {
+    for (origin, allowed) in [
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("https://evil.example", ""),
+    ] {
         for path in ["/api/v1/projects", "/nope", "/health"] {
-            let answer = nobody.send(nobody.request(Method::GET, path).header("Origin", origin)).await;
+            let answer = nobody
+                .send(nobody.request(Method::GET, path).header("Origin", origin))
+                .await;
             assert_eq!(answer.header("access-control-allow-origin"), allowed, "{path}");
         }
     }
-    let exposed = nobody.send(nobody.request(Method::GET, "/health").header("Origin", "https://velro.ai")).await;
+    let exposed = nobody
+        .send(
+            nobody
+                .request(Method::GET, "/health")
+                .header("Origin", "https://velro.ai"),
+        )
+        .await;
     let exposed = exposed.header("access-control-expose-headers").to_lowercase();
-    assert!(exposed.contains("x-request-id") && exposed.contains("retry-after"), "{exposed}");
+    assert!(
+        exposed.contains("x-request-id") && exposed.contains("retry-after"),
+        "{exposed}"
+    );
 }

@@ -13,7 +13,13 @@ const HEARTBEAT: Duration = Duration::from_secs(20);
 async fn a_stream_begins_with_a_snapshot_and_resumes_by_number() {
     let server = Server::start().await;
     let ada = server.register("ada").await;
-    let id = ada.submit("sandbox/image", "x", json!({"latency_ms": 1500, "image_size": "square"})).await;
+    let id = ada
+        .submit(
+            "sandbox/image",
+            "x",
+            json!({"latency_ms": 1500, "image_size": "square"}),
+        )
+        .await;
     let mut stream = ada.stream(&id).await;
     assert_eq!(stream.header("content-type"), "text/event-stream; charset=utf-8");
     assert_eq!(stream.header("cache-control"), "no-cache");
@@ -34,7 +40,10 @@ async fn a_stream_begins_with_a_snapshot_and_resumes_by_number() {
     assert_eq!(ids, unique, "every stored event once");
     let middle = ids.len() / 2;
     let rest = ada.stream_after(&id, &ids[middle]).await.rest().await;
-    assert_eq!(rest.iter().map(|f| f.id.clone().unwrap()).collect::<Vec<_>>(), ids[middle + 1..]);
+    assert_eq!(
+        rest.iter().map(|f| f.id.clone().unwrap()).collect::<Vec<_>>(),
+        ids[middle + 1..]
+    );
     let path = format!("/api/v1/generations/async/{id}/stream?last_event_id={}", ids[middle]);
     let by_query = ada.open_stream(ada.request(Method::GET, &path)).await.rest().await;
     let events = |frames: &[tests::harness::Frame]| frames.iter().map(|f| f.id.clone()).collect::<Vec<_>>();
@@ -45,7 +54,9 @@ async fn a_stream_begins_with_a_snapshot_and_resumes_by_number() {
     let snapshot = ada.stream_after(&id, "nonsense").await.rest().await;
     assert_eq!(snapshot.len(), 1);
     assert_eq!(snapshot[0].event(), "completed");
-    ada.get("/api/v1/generations/async/nonsense/stream").await.problem(404, "not_found");
+    ada.get("/api/v1/generations/async/nonsense/stream")
+        .await
+        .problem(404, "not_found");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,14 +106,22 @@ async fn a_stream_token_opens_its_stream_and_nothing_else() {
     nobody.send(open(&mine, ada.token())).await.problem(401, "unauthorized");
     nobody.send(open(&mine, "nonsense")).await.problem(401, "unauthorized");
     nobody.send(open(&mine, "")).await.problem(401, "unauthorized");
-    ada.post("/api/v1/auth/stream-token", &json!({"generation_id": "x"})).await.expect(422);
+    ada.post("/api/v1/auth/stream-token", &json!({"generation_id": "x"}))
+        .await
+        .expect(422);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_watchers_see_the_same_and_leave_without_a_trace() {
     let server = Server::start().await;
     let ada = server.register("ada").await;
-    let id = ada.submit("sandbox/image", "x", json!({"latency_ms": 1500, "image_size": "square"})).await;
+    let id = ada
+        .submit(
+            "sandbox/image",
+            "x",
+            json!({"latency_ms": 1500, "image_size": "square"}),
+        )
+        .await;
     let mut first = ada.stream(&id).await;
     first.next().await.unwrap();
     assert_eq!(open_streams(&server).await, 1);
@@ -128,13 +147,18 @@ async fn many_watchers_see_the_same_and_leave_without_a_trace() {
         assert_eq!(frames.last().unwrap().id, seen[0].last().unwrap().id);
     }
     assert_eq!(first.rest().await.last().unwrap().event(), "completed");
-    eventually("no stream is open any more", SOON, || async { (open_streams(&server).await == 0).then_some(()) }).await;
+    eventually("no stream is open any more", SOON, || async {
+        (open_streams(&server).await == 0).then_some(())
+    })
+    .await;
 }
 
 /// The gauge of open streams.
 async fn open_streams(server: &Server) -> u32 {
     let text = server.anonymous().get("/metrics").await.expect(200).text();
-    let value = text.lines().find_map(|line| line.strip_prefix("velro_sse_connections "));
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix("velro_sse_connections "));
     value.expect("open streams are measured").parse().unwrap()
 }
 
@@ -142,7 +166,13 @@ async fn open_streams(server: &Server) -> u32 {
 async fn streams_end_when_the_server_stops_and_resume_after_it() {
     let mut server = Server::start().await;
     let ada = server.register("ada").await;
-    let id = ada.submit("sandbox/image", "x", json!({"latency_ms": 4000, "image_size": "square"})).await;
+    let id = ada
+        .submit(
+            "sandbox/image",
+            "x",
+            json!({"latency_ms": 4000, "image_size": "square"}),
+        )
+        .await;
     let mut stream = ada.stream(&id).await;
     let seen = stream.until("processing", |frame| frame.event() == "processing").await;
     let last = seen.last().unwrap().id.clone().unwrap();
@@ -155,5 +185,8 @@ async fn streams_end_when_the_server_stops_and_resume_after_it() {
     let rest = ada.stream_after(&id, &last).await.rest().await;
     assert_eq!(rest.last().unwrap().event(), "completed");
     let numbers: Vec<i64> = rest.iter().map(|f| f.id.as_ref().unwrap().parse().unwrap()).collect();
-    assert!(numbers.is_sorted() && numbers[0] >= last.parse().unwrap(), "{last} {numbers:?}");
+    assert!(
+        numbers.is_sorted() && numbers[0] >= last.parse().unwrap(),
+        "{last} {numbers:?}"
+    );
 }

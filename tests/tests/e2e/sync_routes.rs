@@ -45,11 +45,13 @@ async fn creates_by_form_multipart_and_json_at_both_mounts() {
     });
     let answers = [
         create_form(&ada, &FIELDS).await,
-        ada.send(ada.request(Method::POST, GENERATIONS).multipart(part_form(&FIELDS))).await,
+        ada.send(ada.request(Method::POST, GENERATIONS).multipart(part_form(&FIELDS)))
+            .await,
         ada.post(GENERATIONS, &body).await,
         ada.post(&format!("{GENERATIONS}/"), &body).await,
         ada.post("/generations", &body).await,
-        ada.send(ada.request(Method::POST, "/generations/").multipart(part_form(&FIELDS))).await,
+        ada.send(ada.request(Method::POST, "/generations/").multipart(part_form(&FIELDS)))
+            .await,
     ];
     let mut ids = Vec::new();
     for answer in answers {
@@ -82,7 +84,10 @@ async fn creates_by_form_multipart_and_json_at_both_mounts() {
             ]
         );
         assert_eq!((&made["status"], &made["cost"]), (&json!("pending"), &json!(5)));
-        assert_eq!((&made["media_type"], &made["is_favorite"]), (&json!("image"), &json!(false)));
+        assert_eq!(
+            (&made["media_type"], &made["is_favorite"]),
+            (&json!("image"), &json!(false))
+        );
         assert_eq!((&made["project_id"], &made["output_urls"]), (&Value::Null, &json!([])));
         assert_time(&made["created_at"]);
         ids.push(text(&made["id"]));
@@ -91,7 +96,10 @@ async fn creates_by_form_multipart_and_json_at_both_mounts() {
     for id in &ids {
         ada.wait_for(id, "completed").await;
         let done = ada.get(&format!("{GENERATIONS}/{id}")).await.ok();
-        assert_eq!((&done["status"], &done["credits_used"]), (&json!("completed"), &json!(5)));
+        assert_eq!(
+            (&done["status"], &done["credits_used"]),
+            (&json!("completed"), &json!(5))
+        );
         assert_eq!(done["media_url"], done["output_urls"][0]);
         assert!(done["processing_time"].as_f64().is_some());
         assert_time(&done["completed_at"]);
@@ -100,7 +108,10 @@ async fn creates_by_form_multipart_and_json_at_both_mounts() {
         assert_eq!(media::png_size(&picture.bytes), (512, 512));
         pictures.push(picture.bytes);
     }
-    assert!(pictures.iter().all(|picture| *picture == pictures[0]), "one call, however it was sent");
+    assert!(
+        pictures.iter().all(|picture| *picture == pictures[0]),
+        "one call, however it was sent"
+    );
 
     let list = ada.get(GENERATIONS).await.ok();
     let newest_first: Vec<&str> = ids.iter().rev().map(String::as_str).collect();
@@ -116,9 +127,13 @@ async fn favourite_media_urls_statistics_and_delete() {
     let ada = server.register("ada").await;
     let done = ada.submit_quick("one").await;
     ada.wait_for(&done, "completed").await;
-    let failed = ada.submit("sandbox/image", "two", json!({"outcome": "fail", "latency_ms": 0})).await;
+    let failed = ada
+        .submit("sandbox/image", "two", json!({"outcome": "fail", "latency_ms": 0}))
+        .await;
     ada.wait_for(&failed, "failed").await;
-    let hanging = ada.submit("sandbox/video", "three", json!({"outcome": "hang", "latency_ms": 0})).await;
+    let hanging = ada
+        .submit("sandbox/video", "three", json!({"outcome": "hang", "latency_ms": 0}))
+        .await;
     ada.wait_for(&hanging, "processing").await;
 
     let favourite = format!("{GENERATIONS}/{done}/favorite");
@@ -131,7 +146,10 @@ async fn favourite_media_urls_statistics_and_delete() {
     assert_eq!((&urls["file_count"], &urls["expires_in"]), (&json!(1), &json!(3600)));
     assert_eq!(urls["primary_url"], urls["signed_urls"][0]);
     assert_time(&urls["expires_at"]);
-    ada.without_token().get(urls["primary_url"].as_str().unwrap()).await.expect(200);
+    ada.without_token()
+        .get(urls["primary_url"].as_str().unwrap())
+        .await
+        .expect(200);
     let none = ada.get(&format!("{GENERATIONS}/{failed}/media-urls")).await.ok();
     assert_eq!((&none["signed_urls"], &none["primary_url"]), (&json!([]), &Value::Null));
 
@@ -168,7 +186,14 @@ async fn favourite_media_urls_statistics_and_delete() {
     assert_eq!(ada.generations().await.len(), 0);
     assert_eq!(
         ada.statement().await,
-        ["bonus +1000", "usage -5", "usage -5", "refund +5", "usage -20", "refund +20"]
+        [
+            "bonus +1000",
+            "usage -5",
+            "usage -5",
+            "refund +5",
+            "usage -20",
+            "refund +20"
+        ]
     );
 }
 
@@ -196,7 +221,9 @@ async fn signed_urls_open_their_own_file_until_they_expire() {
     for forged in [
         path.clone(),
         with(&other_path, &|_, v| v.to_owned()),
-        with(&path, &|k, v| if k == "exp" { "9999999999".into() } else { v.to_owned() }),
+        with(&path, &|k, v| {
+            if k == "exp" { "9999999999".into() } else { v.to_owned() }
+        }),
         with(&path, &|k, v| if k == "exp" { "1".into() } else { v.to_owned() }),
         with(&path, &|k, v| if k == "sig" { format!("{v}0") } else { v.to_owned() }),
         with("/outputs/../velro.db", &|_, v| v.to_owned()),
@@ -230,7 +257,9 @@ async fn forms_are_checked_field_by_field() {
     ] {
         create_form(&ada, &fields).await.invalid(field);
     }
-    create_form(&ada, &with("model_id", "no/such")).await.problem(422, "unknown_model");
+    create_form(&ada, &with("model_id", "no/such"))
+        .await
+        .problem(422, "unknown_model");
     let missing_project = with("project_id", "0190f0f0-0000-7000-8000-000000000000");
     create_form(&ada, &missing_project).await.problem(404, "not_found");
     assert_eq!(ada.generations().await.len(), 0);
@@ -250,7 +279,10 @@ async fn an_uploaded_reference_image_reaches_the_provider() {
     let picture = ada.get(&url).await.expect(200).bytes;
 
     let form = |bytes: Vec<u8>, kind: &str| {
-        let file = multipart::Part::bytes(bytes).file_name("cat.png").mime_str(kind).unwrap();
+        let file = multipart::Part::bytes(bytes)
+            .file_name("cat.png")
+            .mime_str(kind)
+            .unwrap();
         part_form(&[("model_id", "fal-ai/flux-pro/kontext/max"), ("prompt", "make it night")])
             .part("reference_image", file)
     };
@@ -264,7 +296,9 @@ async fn an_uploaded_reference_image_reaches_the_provider() {
     assert_eq!(server.anonymous().get(reference).await.expect(200).bytes, picture);
 
     // The bytes decide, not what the client calls them.
-    create(form(b"<html>no picture</html>".to_vec(), "image/png")).await.invalid("body.reference_image");
+    create(form(b"<html>no picture</html>".to_vec(), "image/png"))
+        .await
+        .invalid("body.reference_image");
     let kind = "multipart/form-data; boundary=x";
     assert_eq!(announce(&ada, GENERATIONS, kind, 64 << 20).await, 413);
     let sandbox = part_form(&FIELDS).part("reference_image", multipart::Part::bytes(picture).file_name("x.png"));
@@ -288,7 +322,9 @@ async fn a_quote_prices_without_buying() {
     assert_eq!(answer["dropped_parameters"], json!(["fps"]));
     assert_eq!(answer["parameters"]["image_size"], "landscape_4_3");
     assert_eq!(quote("sandbox/video", json!({})).await.ok()["credits"], 20);
-    quote("sandbox/image", json!({"num_images": 5})).await.invalid("body.parameters.num_images");
+    quote("sandbox/image", json!({"num_images": 5}))
+        .await
+        .invalid("body.parameters.num_images");
     quote("no/such", json!({})).await.problem(422, "unknown_model");
     assert_eq!(ada.statement().await, ["bonus +1000"]);
 }
@@ -299,19 +335,32 @@ async fn history_keeps_the_records_of_the_original() {
     let ada = server.register("ada").await;
     let done = ada.submit_quick("one").await;
     ada.wait_for(&done, "completed").await;
-    let failed = ada.submit("sandbox/image", "two", json!({"outcome": "fail", "latency_ms": 0})).await;
+    let failed = ada
+        .submit("sandbox/image", "two", json!({"outcome": "fail", "latency_ms": 0}))
+        .await;
     ada.wait_for(&failed, "failed").await;
 
     let history = ada.get("/api/v1/generations/async/user/history").await.ok();
     assert_eq!(column(&history, "generation_id"), [failed.as_str(), done.as_str()]);
     let [failed_record, done_record] = [&history[0], &history[1]];
     for record in [failed_record, done_record] {
-        for member in ["generation_id", "user_id", "model_id", "prompt", "request_id", "status", "created_at"] {
+        for member in [
+            "generation_id",
+            "user_id",
+            "model_id",
+            "prompt",
+            "request_id",
+            "status",
+            "created_at",
+        ] {
             assert!(record[member].is_string(), "{member} in {record}");
         }
         let parameters: Value = serde_json::from_str(record["parameters"].as_str().unwrap()).unwrap();
         assert!(parameters.is_object());
-        assert!(!record["created_at"].as_str().unwrap().contains('+'), "naive, as the original wrote it");
+        assert!(
+            !record["created_at"].as_str().unwrap().contains('+'),
+            "naive, as the original wrote it"
+        );
         assert!(record.get("cache_key").is_none());
     }
     assert_eq!(done_record["output_urls"].as_array().unwrap().len(), 1);
@@ -319,5 +368,7 @@ async fn history_keeps_the_records_of_the_original() {
     assert!(failed_record["error"].is_string() && failed_record["failed_at"].is_string());
     let one = ada.get("/api/v1/generations/async/user/history/?limit=1").await.ok();
     assert_eq!(column(&one, "generation_id"), [failed.as_str()]);
-    ada.get("/api/v1/generations/async/user/history?limit=0").await.invalid("query.limit");
+    ada.get("/api/v1/generations/async/user/history?limit=0")
+        .await
+        .invalid("query.limit");
 }

@@ -41,10 +41,16 @@ async fn a_profile_can_be_read_and_changed() {
     assert_eq!(changed["full_name"], "Jean-Luc O'Neil Jr.");
     assert_eq!(changed["avatar_url"], "https://example.com/a.png");
     // What is not a person's own to change is ignored like any unknown key.
-    assert_eq!((&changed["credits_balance"], &changed["role"]), (&json!(1000), &json!("viewer")));
+    assert_eq!(
+        (&changed["credits_balance"], &changed["role"]),
+        (&json!(1000), &json!("viewer"))
+    );
     assert_eq!(changed["email"], "ada@example.com");
     let left = ada.put(PROFILE, &json!({"display_name": null})).await.ok();
-    assert_eq!((&left["display_name"], &left["full_name"]), (&Value::Null, &changed["full_name"]));
+    assert_eq!(
+        (&left["display_name"], &left["full_name"]),
+        (&Value::Null, &changed["full_name"])
+    );
     let same = ada.put(PROFILE, &json!({})).await.ok();
     assert_eq!(same["full_name"], changed["full_name"]);
 
@@ -58,5 +64,8 @@ async fn a_profile_can_be_read_and_changed() {
         ada.put(PROFILE, &body).await.invalid(field);
     }
     assert_eq!(ada.get(PROFILE).await.ok()["full_name"], "Jean-Luc O'Neil Jr.");
-    assert_eq!(ada.get("/api/v1/auth/me").await.ok()["full_name"], "Jean-Luc O'Neil Jr.");
+    assert_eq!(
+        ada.get("/api/v1/auth/me").await.ok()["full_name"],
+        "Jean-Luc O'Neil Jr."
+    );
 }

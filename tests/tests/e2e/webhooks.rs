@@ -38,7 +38,11 @@ async fn a_webhook_wakes_a_job_long_before_its_next_poll() {
     let (sim, _server, ada) = shop(settings, hardly_polled).await;
     let id = ada.submit(MODEL, "early", json!({})).await;
     ada.wait_for(&id, "completed").await;
-    let request = sim.wait_for(SOON, |r| !r[0].deliveries.is_empty()).await.unwrap().remove(0);
+    let request = sim
+        .wait_for(SOON, |r| !r[0].deliveries.is_empty())
+        .await
+        .unwrap()
+        .remove(0);
     assert_eq!(request.deliveries[0].answered, Some(200));
     assert!(request.counts.status <= 1, "{:?}", request.counts);
     assert_eq!(request.counts.result, 1, "the result is fetched, not believed");
@@ -51,9 +55,22 @@ async fn duplicates_change_nothing() {
     let id = ada.submit(MODEL, "thrice [sim:webhook=duplicate]", json!({})).await;
     ada.wait_for(&id, "completed").await;
     let requests = sim.wait_for(SOON, |r| r[0].deliveries.len() == 3).await.unwrap();
-    assert!(requests[0].deliveries.iter().all(|d| d.answered == Some(200)), "{:?}", requests[0].deliveries);
+    assert!(
+        requests[0].deliveries.iter().all(|d| d.answered == Some(200)),
+        "{:?}",
+        requests[0].deliveries
+    );
     assert_eq!(ada.statement().await, ["bonus +1000", "usage -45"]);
-    assert_eq!(ada.stream_after(&id, "0").await.rest().await.iter().filter(|f| f.is_final()).count(), 1);
+    assert_eq!(
+        ada.stream_after(&id, "0")
+            .await
+            .rest()
+            .await
+            .iter()
+            .filter(|f| f.is_final())
+            .count(),
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,12 +81,16 @@ async fn a_lie_is_looked_into_and_the_truth_counts() {
     };
     let (sim, _server, ada) = shop(settings, |options| options).await;
     let good = ada.submit(MODEL, "true in the end [sim:webhook=lie]", json!({})).await;
-    let bad = ada.submit(MODEL, "false in the end [sim:webhook=lie] [sim:policy]", json!({})).await;
+    let bad = ada
+        .submit(MODEL, "false in the end [sim:webhook=lie] [sim:policy]", json!({}))
+        .await;
     ada.wait_for(&good, "completed").await;
     let failed = ada.wait_for(&bad, "failed").await;
     assert_eq!(failed["metadata"]["error_code"], "content_policy_violation");
     assert_eq!(ada.balance().await, 955);
-    sim.wait_for(SOON, |r| r.iter().all(|r| r.deliveries.len() >= 2)).await.unwrap();
+    sim.wait_for(SOON, |r| r.iter().all(|r| r.deliveries.len() >= 2))
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,11 +100,18 @@ async fn forged_and_stale_webhooks_are_refused_and_polling_goes_on() {
         ..Settings::default()
     };
     let (sim, _server, ada) = shop(settings, |options| options).await;
-    for prompt in ["forged [sim:webhook=bad_signature]", "stale [sim:webhook=stale]", "lost [sim:webhook=drop]"] {
+    for prompt in [
+        "forged [sim:webhook=bad_signature]",
+        "stale [sim:webhook=stale]",
+        "lost [sim:webhook=drop]",
+    ] {
         let id = ada.submit(MODEL, prompt, json!({})).await;
         ada.wait_for(&id, "completed").await;
     }
-    let requests = sim.wait_for(SOON, |r| r[..2].iter().all(|r| r.deliveries.len() == 1)).await.unwrap();
+    let requests = sim
+        .wait_for(SOON, |r| r[..2].iter().all(|r| r.deliveries.len() == 1))
+        .await
+        .unwrap();
     for request in &requests[..2] {
         assert_eq!(request.deliveries[0].answered, Some(401), "{}", request.prompt());
     }
@@ -92,12 +120,17 @@ async fn forged_and_stale_webhooks_are_refused_and_polling_goes_on() {
 
 /// Delivers a body as FAL would, signed by its key.
 async fn deliver(client: &Client, url: &str, request_id: &str, body: &Value) -> Reply {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
     let body = body.to_string();
     let signature = Signer::fixed().unwrap().sign(request_id, USER_ID, now, body.as_bytes());
     let request = client.request(Method::POST, url).body(body);
     let request = request.header("Content-Type", "application/json");
-    let request = request.header("x-fal-webhook-request-id", request_id).header("x-fal-webhook-user-id", USER_ID);
+    let request = request
+        .header("x-fal-webhook-request-id", request_id)
+        .header("x-fal-webhook-user-id", USER_ID);
     let request = request.header("x-fal-webhook-timestamp", now.to_string());
     client.send(request.header("x-fal-webhook-signature", signature)).await
 }
@@ -111,21 +144,32 @@ async fn strangers_and_mixed_up_webhooks_decide_nothing() {
     };
     let (sim, server, ada) = shop(settings, hardly_polled).await;
     let nobody = server.anonymous();
-    let [one, two] = [ada.submit(MODEL, "one", json!({})).await, ada.submit(MODEL, "two", json!({})).await];
+    let [one, two] = [
+        ada.submit(MODEL, "one", json!({})).await,
+        ada.submit(MODEL, "two", json!({})).await,
+    ];
     let requests = sim.wait_for(SOON, |r| r.len() == 2).await.unwrap();
     let of = |prompt: &str| requests.iter().find(|r| r.prompt() == prompt).unwrap().clone();
     let (first, second) = (of("one"), of("two"));
     let hook = first.webhook_url.clone().unwrap();
     assert!(hook.starts_with(&server.base_url), "{hook}");
-    let body = |id: &str| json!({"request_id": id, "gateway_request_id": id, "status": "OK", "payload": {}, "error": null});
+    let body =
+        |id: &str| json!({"request_id": id, "gateway_request_id": id, "status": "OK", "payload": {}, "error": null});
 
     // No signature, a signature for other words, a huge body.
-    nobody.post(&hook, &body(&first.request_id)).await.problem(401, "unauthorized");
+    nobody
+        .post(&hook, &body(&first.request_id))
+        .await
+        .problem(401, "unauthorized");
     let other = hook.rsplit_once('/').unwrap().0;
     let unknown = format!("{other}/0190f0f0-0000-7000-8000-000000000000");
-    deliver(&nobody, &unknown, &first.request_id, &body(&first.request_id)).await.problem(404, "not_found");
+    deliver(&nobody, &unknown, &first.request_id, &body(&first.request_id))
+        .await
+        .problem(404, "not_found");
     let nowhere = hook.replace("/webhooks/fal/", "/webhooks/nobody/");
-    deliver(&nobody, &nowhere, &first.request_id, &body(&first.request_id)).await.problem(404, "not_found");
+    deliver(&nobody, &nowhere, &first.request_id, &body(&first.request_id))
+        .await
+        .problem(404, "not_found");
     let path = hook.strip_prefix(&server.base_url).unwrap();
     assert_eq!(announce(&nobody, path, "application/json", 8 << 20).await, 413);
 
@@ -134,7 +178,9 @@ async fn strangers_and_mixed_up_webhooks_decide_nothing() {
     sim.finish_job(&second.request_id).unwrap();
     deliver(&nobody, &hook, &second.request_id, &body(&second.request_id)).await;
     let door = second.webhook_url.clone().unwrap();
-    deliver(&nobody, &door, &second.request_id, &body(&second.request_id)).await.ok();
+    deliver(&nobody, &door, &second.request_id, &body(&second.request_id))
+        .await
+        .ok();
     ada.wait_for(&two, "completed").await;
     assert_eq!(ada.status(&one).await["status"], "processing");
 
@@ -142,10 +188,14 @@ async fn strangers_and_mixed_up_webhooks_decide_nothing() {
     sim.start_job(&first.request_id).unwrap();
     sim.finish_job(&first.request_id).unwrap();
     for _ in 0..3 {
-        deliver(&nobody, &hook, &first.request_id, &body(&first.request_id)).await.ok();
+        deliver(&nobody, &hook, &first.request_id, &body(&first.request_id))
+            .await
+            .ok();
     }
     ada.wait_for(&one, "completed").await;
-    let over = deliver(&nobody, &hook, &first.request_id, &body(&first.request_id)).await.ok();
+    let over = deliver(&nobody, &hook, &first.request_id, &body(&first.request_id))
+        .await
+        .ok();
     assert_eq!(over["status"], "over");
     assert_eq!(ada.balance().await, 1000 - 2 * 45);
 }
@@ -160,7 +210,11 @@ async fn a_webhook_resolves_a_submit_whose_answer_was_lost() {
     sim.fault(Point::Submit, Action::ThenCut, 1);
     let id = ada.submit(MODEL, "lost and found", json!({})).await;
     tests::harness::eventually("the operator is told", Duration::from_secs(10), || async {
-        server.velro(&["generations", "resolve"]).ok().contains(&id).then_some(())
+        server
+            .velro(&["generations", "resolve"])
+            .ok()
+            .contains(&id)
+            .then_some(())
     })
     .await;
     ada.wait_for(&id, "completed").await;

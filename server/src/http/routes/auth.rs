@@ -10,7 +10,7 @@ use crate::auth::{MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, STREAM_TOKEN_TTL, Sess
 use crate::clock;
 use crate::http::Caller;
 use crate::http::hoops::authenticated;
-use crate::http::input::{Faults, Query, from_json, json, services};
+use crate::http::input::{Faults, Query, body, from_json, json, services};
 use crate::http::limits::{Key, Policy, count, limit};
 use crate::http::problem::{Code, Problem, Result};
 use crate::id::GenerationId;
@@ -41,6 +41,7 @@ pub fn router() -> Router {
 
 /// To open an account.
 #[derive(Deserialize, ToSchema)]
+#[salvo(schema(name = "RegisterRequest"))]
 struct RegisterRequest {
     #[salvo(schema(format = "email", max_length = 254, example = json!("ada@example.com")))]
     email: String,
@@ -53,6 +54,7 @@ struct RegisterRequest {
 
 /// To sign in.
 #[derive(Deserialize, ToSchema)]
+#[salvo(schema(name = "LoginRequest"))]
 struct LoginRequest {
     #[salvo(schema(format = "email", max_length = 254, example = json!("ada@example.com")))]
     email: String,
@@ -62,6 +64,7 @@ struct LoginRequest {
 
 /// To exchange a refresh token.
 #[derive(Deserialize, ToSchema)]
+#[salvo(schema(name = "RefreshRequest"))]
 struct RefreshRequest {
     /// From the newest session answer; it is good for one use.
     #[salvo(schema(min_length = 1, max_length = 512))]
@@ -70,6 +73,7 @@ struct RefreshRequest {
 
 /// A signed-in person.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "TokenResponse"))]
 struct TokenResponse {
     /// JWT; send it as `Authorization: Bearer`.
     access_token: String,
@@ -177,6 +181,7 @@ async fn refresh(req: &mut Request, depot: &mut Depot) -> Result<Json<TokenRespo
 
 /// Whether an e-mail is free.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "EmailAvailability"))]
 struct EmailAvailability {
     /// True when an account can be opened with it.
     available: bool,
@@ -205,6 +210,7 @@ async fn check_email(req: &mut Request, depot: &mut Depot) -> Result<Json<EmailA
 
 /// The caller's account.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "Me"))]
 struct Me {
     #[salvo(schema(format = "uuid"))]
     id: String,
@@ -253,6 +259,7 @@ async fn me(depot: &mut Depot) -> Result<Json<Me>> {
 
 /// Who the token belongs to.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "WhoAmI"))]
 struct WhoAmI {
     #[salvo(schema(format = "uuid"))]
     id: String,
@@ -283,7 +290,8 @@ async fn whoami(depot: &mut Depot) -> Result<Json<WhoAmI>> {
 
 /// A sentence about what was done.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Message {
+#[salvo(schema(name = "Done"))]
+pub(super) struct Done {
     pub(super) message: &'static str,
 }
 
@@ -295,16 +303,17 @@ pub(super) struct Message {
     status_codes(200, 401, 429, 500, 503),
     security(["bearer" = []])
 )]
-async fn logout(depot: &mut Depot) -> Result<Json<Message>> {
+async fn logout(depot: &mut Depot) -> Result<Json<Done>> {
     let session = Caller::of(depot)?.session_id;
     services(depot)?.auth.logout(session).await?;
-    Ok(Json(Message {
+    Ok(Json(Done {
         message: "Logged out successfully",
     }))
 }
 
 /// Which stream a token is for.
 #[derive(Deserialize, Default, ToSchema)]
+#[salvo(schema(name = "StreamTokenRequest"))]
 struct StreamTokenRequest {
     /// One of your generations; without it the token opens the stream of any of them.
     #[serde(default)]
@@ -314,6 +323,7 @@ struct StreamTokenRequest {
 
 /// A token for the URL of an event stream.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "StreamToken"))]
 struct StreamToken {
     /// Send it as `?token=` to the stream route; no other route accepts it.
     token: String,
@@ -333,12 +343,10 @@ struct StreamToken {
 )]
 async fn stream_token(req: &mut Request, depot: &mut Depot) -> Result<Json<StreamToken>> {
     let services = services(depot)?;
-    let body = req
-        .payload_with_max_size(services.config.max_body_bytes as usize)
-        .await?;
-    let asked: Option<StreamTokenRequest> = match body.is_empty() {
+    let text = body(req, services.config.max_body_bytes).await?;
+    let asked: Option<StreamTokenRequest> = match text.is_empty() {
         true => None,
-        false => from_json(body, "body")?,
+        false => from_json(text, "body")?,
     };
     let generation = asked.unwrap_or_default().generation_id;
     Ok(Json(StreamToken {
@@ -349,6 +357,7 @@ async fn stream_token(req: &mut Request, depot: &mut Depot) -> Result<Json<Strea
 
 /// State of the account service.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "AuthHealth"))]
 struct AuthHealth {
     /// `healthy`; otherwise the answer is a 503.
     status: &'static str,

@@ -172,7 +172,10 @@ impl Call {
     /// Refuses a reference image on this machine or in a private network: no provider is sent there. The URL of an
     /// upload is our own.
     pub fn check_reference(&self, allow_private: bool) -> Result<()> {
-        let given = self.reference_image_url.as_deref().filter(|_| self.upload_sha256.is_none());
+        let given = self
+            .reference_image_url
+            .as_deref()
+            .filter(|_| self.upload_sha256.is_none());
         // What is no URL at all, the catalog explains.
         match given.and_then(|text| url::Url::parse(text.trim()).ok()) {
             Some(url) if !names_public_host(&url, allow_private) => Err(Problem::field(

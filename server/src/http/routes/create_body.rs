@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 
 use super::call::{Call, CallBody, PARAMETERS_MAX_CHARS};
 use crate::clock;
-use crate::http::input::{from_json, json, serde_path, services};
+use crate::http::input::{from_json, json, refuse_announced, serde_path, services};
 use crate::http::problem::{Code, FieldError, Problem, Result};
 use crate::http::{Caller, Services};
 use crate::outputs::UploadError;
@@ -67,6 +67,12 @@ impl CreateCall {
                 let body = read_form(req, config.max_body_bytes.saturating_add(config.max_upload_bytes)).await?;
                 (body, read_upload(req, config.max_upload_bytes).await?)
             }
+            Some(other) if other != "application/json" && !other.ends_with("+json") => {
+                return Err(Problem::new(
+                    Code::UnsupportedMediaType,
+                    "Send the body as multipart/form-data, application/x-www-form-urlencoded or application/json",
+                ));
+            }
             _ => (json(req, config.max_body_bytes).await?, None),
         };
         let mut call = check(body)?.clean()?;
@@ -105,6 +111,7 @@ impl CreateCall {
 /// The text fields of a form as the JSON body they stand for.
 async fn read_form(req: &mut Request, max_bytes: u64) -> Result<CallBody> {
     req.set_form_limits(FormLimits::new().max_parts(FORM_PARTS_MAX).max_files(2));
+    refuse_announced(req, max_bytes)?;
     let form = req.form_data_max_size(max_bytes as usize).await?;
     let mut body = Map::new();
     for name in [

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::time::Duration;
 
-use super::auth::Message;
+use super::auth::Done;
 use super::person::gone;
 use super::system::Pong;
 use crate::clock;
@@ -37,6 +37,7 @@ pub fn router() -> Router {
 
 /// What can be spent, and what is set aside.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "CreditBalance"))]
 struct CreditBalance {
     /// What can be spent.
     balance: i64,
@@ -61,6 +62,7 @@ async fn credit_balance(depot: &mut Depot) -> Result<Json<CreditBalance>> {
 
 /// A line of the statement.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "CreditTransaction"))]
 struct CreditTransaction {
     #[salvo(schema(format = "uuid"))]
     id: String,
@@ -83,6 +85,7 @@ struct CreditTransaction {
 
 /// What a line is for.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "TransactionType"))]
 #[serde(rename_all = "snake_case")]
 enum TransactionType {
     /// Bought.
@@ -118,6 +121,7 @@ impl From<StatementLine> for CreditTransaction {
 
 /// A part of the statement.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "CreditTransactions"))]
 struct CreditTransactions {
     /// Newest first.
     transactions: Vec<CreditTransaction>,
@@ -159,6 +163,7 @@ async fn transactions(req: &mut Request, depot: &mut Depot) -> Result<Json<Credi
 
 /// Sums over the statement.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "CreditUsageStats"))]
 struct CreditUsageStats {
     current_balance: i64,
     period_days: u64,
@@ -202,7 +207,7 @@ async fn credit_stats(req: &mut Request, depot: &mut Depot) -> Result<Json<Credi
     status_codes(401, 429, 501),
     security(["bearer" = []])
 )]
-async fn purchase() -> Result<Json<Message>> {
+async fn purchase() -> Result<Json<Done>> {
     Err(Problem::new(
         Code::NotImplemented,
         "Credits cannot be bought yet; ask the operator for a grant",
@@ -217,7 +222,7 @@ async fn purchase() -> Result<Json<Message>> {
     status_codes(401, 429, 501),
     security(["bearer" = []])
 )]
-async fn redeem() -> Result<Json<Message>> {
+async fn redeem() -> Result<Json<Done>> {
     Err(Problem::new(
         Code::NotImplemented,
         "Codes cannot be redeemed yet; ask the operator for a grant",

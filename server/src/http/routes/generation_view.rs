@@ -149,6 +149,15 @@ pub fn estimated_seconds(
     Some(remaining_ms.div_ceil(1000).max(1))
 }
 
+/// How far it is, between 0 and 1, when that is known.
+pub fn progress(generation: &Generation) -> Option<f64> {
+    match generation.status {
+        Status::Processing => generation.progress_permille.map(|p| f64::from(p) / 1000.0),
+        Status::Completed => Some(1.0),
+        _ => None,
+    }
+}
+
 impl AsyncGeneration {
     /// The object of contract §4.
     pub fn of(
@@ -169,7 +178,7 @@ impl AsyncGeneration {
             error: generation.error.as_ref().map(|e| e.message.clone()),
             metadata: (!silent).then(|| Metadata {
                 generation_time: generation_seconds(generation),
-                progress: generation.progress_permille.map(|p| f64::from(p) / 1000.0),
+                progress: progress(generation),
                 credits_used: generation.captured.map(|c| c.0),
                 dropped_parameters: generation.dropped_parameters.clone(),
                 error_code: generation.error.as_ref().map(|e| e.code.clone()),

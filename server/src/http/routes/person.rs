@@ -66,6 +66,7 @@ pub(super) struct GoTrueUser {
 
 /// How the person signs in.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "AppMetadata"))]
 struct AppMetadata {
     provider: &'static str,
     #[salvo(schema(value_type = Vec<String>))]
@@ -74,6 +75,7 @@ struct AppMetadata {
 
 /// What the person says about themselves, and their plan.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "UserMetadata"))]
 pub(super) struct UserMetadata {
     #[salvo(schema(required = true))]
     full_name: Option<String>,

@@ -6,7 +6,7 @@ use salvo::{Depot, Request, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::auth::Message;
+use super::auth::Done;
 use super::system::Pong;
 use crate::clock;
 use crate::http::Caller;
@@ -116,6 +116,7 @@ impl From<Project> for ProjectView {
 
 /// A new project.
 #[derive(Deserialize, ToSchema)]
+#[salvo(schema(name = "ProjectCreate"))]
 struct ProjectCreate {
     /// Not blank.
     #[salvo(schema(min_length = 1, max_length = 100, example = json!("Lighthouses")))]
@@ -138,6 +139,7 @@ struct ProjectCreate {
 
 /// What to change; what is left out or `null` stays.
 #[derive(Deserialize, ToSchema)]
+#[salvo(schema(name = "ProjectUpdate"))]
 struct ProjectUpdate {
     /// Not blank.
     #[serde(default)]
@@ -314,11 +316,11 @@ async fn update_project(req: &mut Request, depot: &mut Depot) -> Result<Json<Pro
     status_codes(200, 401, 404, 422, 429, 500, 503),
     security(["bearer" = []])
 )]
-async fn delete_project(req: &mut Request, depot: &mut Depot) -> Result<Json<Message>> {
+async fn delete_project(req: &mut Request, depot: &mut Depot) -> Result<Json<Done>> {
     let owner = Caller::of(depot)?.user_id;
     let id = path_id(req, "project_id")?;
     match services(depot)?.store.delete_project(owner, id).await? {
-        true => Ok(Json(Message {
+        true => Ok(Json(Done {
             message: "Project deleted successfully",
         })),
         false => Err(not_yours()),
@@ -327,6 +329,7 @@ async fn delete_project(req: &mut Request, depot: &mut Depot) -> Result<Json<Mes
 
 /// Counts of a project.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "ProjectStats"))]
 struct ProjectStats {
     #[salvo(schema(format = "uuid"))]
     id: String,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-use super::generation_view::output_urls;
+use super::generation_view::{output_urls, progress};
 use super::submissions::{any_id, missing};
 use super::watching::{Ports, Presence, Tower};
 use crate::clock;
@@ -305,11 +305,8 @@ fn object(data: &Value) -> Map<String, Value> {
 /// The state as the `data` of an event, when no stored event tells it.
 fn state(generation: &Generation) -> Map<String, Value> {
     let mut data = Map::new();
-    if let Some(permille) = generation
-        .progress_permille
-        .filter(|_| generation.status == Status::Processing)
-    {
-        data.insert("progress".to_owned(), json!(f64::from(permille) / 1000.0));
+    if let Some(progress) = progress(generation).filter(|_| generation.status == Status::Processing) {
+        data.insert("progress".to_owned(), json!(progress));
     }
     if let Some(error) = &generation.error {
         data.insert("error".to_owned(), json!(error.message));

@@ -56,6 +56,7 @@ fn unix_seconds() -> f64 {
 
 /// A sign of life.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "Pong"))]
 pub(super) struct Pong {
     ok: bool,
     service: &'static str,
@@ -75,6 +76,7 @@ impl Pong {
 
 /// Where to go from here.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "Index"))]
 struct Index {
     name: &'static str,
     version: &'static str,
@@ -97,6 +99,7 @@ async fn index() -> Json<Index> {
 
 /// The process lives.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "Health"))]
 struct Health {
     /// Always `healthy`.
     status: &'static str,
@@ -128,6 +131,7 @@ async fn health(depot: &mut Depot) -> Result<Json<Health>> {
 
 /// The process lives, and what it is.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "ServiceHealth"))]
 struct ServiceHealth {
     /// Always `healthy`.
     status: &'static str,
@@ -147,6 +151,7 @@ async fn service_health(depot: &mut Depot) -> Result<Json<ServiceHealth>> {
 
 /// Requests can be served.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "Ready"))]
 struct Ready {
     /// Always `ready`; otherwise the answer is a 503 with the reasons.
     status: &'static str,
@@ -196,6 +201,7 @@ async fn ready(depot: &mut Depot) -> Result<Json<Ready>> {
 
 /// What runs here.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "Version"))]
 struct Version {
     service: String,
     version: &'static str,
@@ -214,6 +220,7 @@ struct Version {
 
 /// Settings that are no secret.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "VersionConfiguration"))]
 struct VersionConfiguration {
     /// In seconds.
     timeout_config: BTreeMap<&'static str, u64>,
@@ -227,6 +234,7 @@ struct VersionConfiguration {
 
 /// The original's breaker in front of its account service. Accounts are local, so there is none.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "CircuitBreaker"))]
 struct CircuitBreaker {
     enabled: bool,
     consecutive_failures: u32,
@@ -275,6 +283,7 @@ async fn version(depot: &mut Depot) -> Result<Json<Version>> {
 
 /// What is configured.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "HealthConfig"))]
 struct HealthConfig {
     /// Always `healthy`.
     status: &'static str,
@@ -287,6 +296,7 @@ struct HealthConfig {
 
 /// Whether accounts live at Supabase.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "SupabaseState"))]
 struct SupabaseState {
     configured: bool,
     auth_enabled: bool,
@@ -294,6 +304,7 @@ struct SupabaseState {
 
 /// What is switched on.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "Features"))]
 struct Features {
     /// Always true.
     auth_enabled: bool,
@@ -361,6 +372,7 @@ async fn depths(services: &Services) -> BTreeMap<String, Depth> {
 
 /// The installation at a glance.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "SystemMetrics"))]
 struct SystemMetrics {
     /// Generations at a provider.
     active_generations: u64,
@@ -388,6 +400,7 @@ struct SystemMetrics {
 
 /// A provider's lane.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "QueueDepth"))]
 struct QueueDepth {
     waiting: u64,
     running: u64,

@@ -30,6 +30,7 @@ pub fn router() -> Router {
 
 /// A person's profile.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "Profile"))]
 struct Profile {
     #[salvo(schema(format = "uuid"))]
     id: String,
@@ -95,6 +96,7 @@ async fn profile(depot: &mut Depot) -> Result<Json<Profile>> {
 
 /// What to change; what is left out stays, `null` clears.
 #[derive(Deserialize, ToSchema)]
+#[salvo(schema(name = "ProfileUpdate"))]
 struct ProfileUpdate {
     /// Letters, spaces, hyphens, apostrophes and dots.
     #[serde(default, deserialize_with = "present")]
@@ -178,6 +180,7 @@ fn is_name_char(c: char) -> bool {
 
 /// What can be spent.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "UserCredits"))]
 struct UserCredits {
     #[salvo(schema(format = "uuid"))]
     user_id: String,
@@ -204,6 +207,7 @@ async fn user_credits(depot: &mut Depot) -> Result<Json<UserCredits>> {
 
 /// What the token says.
 #[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "UserInfo"))]
 struct UserInfo {
     #[salvo(schema(format = "uuid"))]
     id: String,

@@ -87,12 +87,6 @@ impl Tower {
             spot,
         }
     }
-
-    /// Generations that are watched.
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner).by_id.len()
-    }
 }
 
 impl Presence {

@@ -76,6 +76,11 @@ async fn all_broken_fields_are_named_at_once() {
         .send(post("{}").add_header(CONTENT_TYPE, "text/plain", true))
         .await
         .problem(415, "unsupported_media_type");
+    let fields_in_order = json!(["bob@example.com", PASSWORD, null]);
+    house
+        .post("/api/v1/auth/register", fields_in_order)
+        .await
+        .problem(422, "validation_failed");
     let large = format!("{{\"email\":\"{}\"}}", "x".repeat(4 << 20));
     let large = TestClient::post(url("/api/v1/auth/login")).raw_json(large);
     house.send(large).await.problem(413, "payload_too_large");

@@ -1,8 +1,9 @@
-//! The account side of the REST surface through its service, on the embedded store.
+//! The REST surface through its service, on the embedded store.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod account;
 mod edge;
+mod generations;
 mod tenancy;
 
 use salvo::http::StatusCode;
@@ -110,6 +111,7 @@ pub(super) async fn house_with(settings: &[(&str, &str)]) -> House {
     let providers = Arc::new(ProviderShelf::new(HashMap::new()));
     let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());
     let live = Arc::new(Live::default());
+    let metrics = Arc::new(Metrics::new().unwrap());
     let services = Arc::new(Services {
         auth: Arc::new(Auth::new(&config, Arc::clone(&store))),
         intake: Arc::new(Intake {
@@ -118,9 +120,10 @@ pub(super) async fn house_with(settings: &[(&str, &str)]) -> House {
             providers: Arc::clone(&providers),
             queue: Arc::clone(&queue),
             live: Arc::clone(&live),
+            metrics: Arc::clone(&metrics),
         }),
         outputs: Arc::new(Outputs::new(&config).unwrap()),
-        metrics: Arc::new(Metrics::new().unwrap()),
+        metrics,
         limiter: Arc::new(RateLimiter::new(config.rate_limit_enabled)),
         webhooks: Arc::new(WebhookVerifier::new(Upstream::new(&config).unwrap())),
         registry_health: Arc::new(RegistryHealth::new(&shelf.get())),
