@@ -7,6 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::race::eventually;
 use super::{Reply, SOON, Stream};
@@ -292,4 +295,28 @@ impl Client {
 pub fn id_of(answer: &Value) -> String {
     let id = answer["generation_id"].as_str();
     id.unwrap_or_else(|| panic!("no generation_id: {answer}")).to_owned()
+}
+
+/// POSTs the head of a request that announces a body of `length` bytes, and none of the body: a server that has to
+/// refuse the size can do so before the body arrives. (Sending it all would race with the server closing the door.)
+pub async fn announce(client: &Client, path: &str, content_type: &str, length: u64) -> u16 {
+    let address = client.base_url.strip_prefix("http://").expect("the server speaks HTTP");
+    let mut socket = TcpStream::connect(address).await.expect("the server accepts");
+    let authorization = match &client.token {
+        Some(token) => format!("Authorization: Bearer {token}\r\n"),
+        None => String::new(),
+    };
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\n{authorization}Content-Type: {content_type}\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).await.expect("the head is sent");
+    let mut answer = Vec::new();
+    timeout(SOON, socket.read_to_end(&mut answer))
+        .await
+        .expect("an answer in time")
+        .expect("an answer");
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+    status.unwrap_or_else(|| panic!("no answer: {answer}"))
 }

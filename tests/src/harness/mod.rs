@@ -25,7 +25,7 @@ mod sse;
 pub mod token;
 
 pub use binary::binary;
-pub use client::{Client, PASSWORD, SUBMIT, id_of};
+pub use client::{Client, PASSWORD, SUBMIT, announce, id_of};
 pub use options::{FAL_KEY, JWT_SECRET, Options, models};
 pub use race::{eventually, race};
 pub use reply::Reply;

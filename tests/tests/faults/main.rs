@@ -43,7 +43,9 @@ impl Scene {
             ..Settings::default()
         };
         let sim = FalSim::start(SimOptions { port: 0, settings }).await.unwrap();
-        let options = Options::new().fal(&sim).env("FAILPOINTS", format!("{failpoint}=return"));
+        let options = Options::new()
+            .fal(&sim)
+            .env("FAILPOINTS", format!("{failpoint}=return"));
         let options = match at {
             At::FalWithWebhooks => options.webhooks(),
             _ => options,
@@ -169,7 +171,17 @@ async fn dead_before_the_send_is_unknown_until_somebody_says_that_nothing_was_bo
     scene.wait_until_unknown(&id).await;
     scene.assert_bought(0);
 
-    scene.server.velro(&["generations", "resolve", &id, "--retry", "--reason", "FAL has no such request"]).ok();
+    scene
+        .server
+        .velro(&[
+            "generations",
+            "resolve",
+            &id,
+            "--retry",
+            "--reason",
+            "FAL has no such request",
+        ])
+        .ok();
     scene.assert_delivered(&id).await;
     scene.assert_bought(1);
 }
@@ -194,7 +206,11 @@ async fn dead_while_the_submit_travels_never_buys_twice() {
     let id = id_of(&scene.ada.submit_with_key(&body, KEY).await.ok());
     scene.ada.wait_for(&id, "processing").await;
     // The attempt is stored as sending before it is sent; the provider thinks about it for a second and a half.
-    scene.sim.wait_for(std::time::Duration::from_millis(300), |_| false).await.unwrap_err();
+    scene
+        .sim
+        .wait_for(std::time::Duration::from_millis(300), |_| false)
+        .await
+        .unwrap_err();
     scene.server.kill9();
     scene.server.restart().await;
     scene.wait_until_unknown(&id).await;
@@ -224,7 +240,9 @@ async fn a_cancel_that_was_asked_for_before_the_crash_is_not_forgotten() {
         let request = canceller.request(reqwest::Method::DELETE, &path);
         canceller.try_send(request).await
     });
-    sim.wait_for(SOON, |requests| requests[0].counts.cancel == 1).await.unwrap();
+    sim.wait_for(SOON, |requests| requests[0].counts.cancel == 1)
+        .await
+        .unwrap();
     server.kill9();
     drop(cancel.await.unwrap());
     server.restart().await;

@@ -10,7 +10,7 @@ use crate::auth::{MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, STREAM_TOKEN_TTL, Sess
 use crate::clock;
 use crate::http::Caller;
 use crate::http::hoops::authenticated;
-use crate::http::input::{Faults, Query, from_json, json, services};
+use crate::http::input::{Faults, Query, body, from_json, json, services};
 use crate::http::limits::{Key, Policy, count, limit};
 use crate::http::problem::{Code, Problem, Result};
 use crate::id::GenerationId;
@@ -343,12 +343,10 @@ struct StreamToken {
 )]
 async fn stream_token(req: &mut Request, depot: &mut Depot) -> Result<Json<StreamToken>> {
     let services = services(depot)?;
-    let body = req
-        .payload_with_max_size(services.config.max_body_bytes as usize)
-        .await?;
-    let asked: Option<StreamTokenRequest> = match body.is_empty() {
+    let text = body(req, services.config.max_body_bytes).await?;
+    let asked: Option<StreamTokenRequest> = match text.is_empty() {
         true => None,
-        false => from_json(body, "body")?,
+        false => from_json(text, "body")?,
     };
     let generation = asked.unwrap_or_default().generation_id;
     Ok(Json(StreamToken {
