@@ -40,9 +40,13 @@ pub async fn json<T: DeserializeOwned>(req: &mut Request, max_bytes: u64) -> Res
             "Send the body as application/json",
         ));
     }
+    from_json(body(req, max_bytes).await?, "body")
+}
+
+/// The body, up to `max_bytes`.
+pub async fn body(req: &mut Request, max_bytes: u64) -> Result<&[u8]> {
     refuse_too_large(req, max_bytes).await?;
-    let body = req.payload_with_max_size(max_bytes as usize).await?;
-    from_json(body, "body")
+    Ok(req.payload_with_max_size(max_bytes as usize).await?)
 }
 
 /// Refuses a body whose announced length is too large. What comes is read and thrown away, within bounds: a client that

@@ -47,6 +47,8 @@ pub struct Outputs {
     signer: Signer,
     max_output_bytes: u64,
     max_upload_bytes: u64,
+    /// `PUBLIC_URL` is set, so that providers can fetch what our links name.
+    links_reach_us: bool,
 }
 
 /// Why an output could not be copied; texts are for the operator.
@@ -99,6 +101,10 @@ impl Outputs {
             config.max_output_bytes,
             config.max_upload_bytes,
         )
+        .map(|outputs| Outputs {
+            links_reach_us: config.public_url_is_set,
+            ..outputs
+        })
     }
 
     fn at(data_dir: &Path, signer: Signer, max_output_bytes: u64, max_upload_bytes: u64) -> io::Result<Self> {
@@ -109,6 +115,7 @@ impl Outputs {
             signer,
             max_output_bytes,
             max_upload_bytes,
+            links_reach_us: false,
         })
     }
 
@@ -247,6 +254,28 @@ impl Outputs {
             }
         }
         Ok(())
+    }
+
+    /// What to send to a provider in place of a link to an upload of `owner`: a fresh link, because the job may have
+    /// waited longer than the first one holds, or the image itself when providers cannot reach us. `None` when the URL
+    /// is no such link, which includes links to other people's uploads.
+    pub async fn for_provider(&self, url: &str, owner: UserId, now: Micros) -> io::Result<Option<String>> {
+        let key = self
+            .signer
+            .key_of(url)
+            .filter(|k| k.starts_with(&format!("uploads/{owner}/")));
+        let Some((key, path)) = key.and_then(|k| Some((k, self.path(k)?))) else {
+            return Ok(None);
+        };
+        if self.links_reach_us {
+            return Ok(Some(self.sign(key, now)));
+        }
+        let bytes = fs::read(path).await?;
+        Ok(Some(format!(
+            "data:{};base64,{}",
+            Self::content_type(key),
+            STANDARD.encode(bytes)
+        )))
     }
 
     /// Stores a user's reference image and answers its key. Storing the same bytes again gives the same key.

@@ -47,6 +47,12 @@ impl Signer {
         format!("{}/outputs/{key}?exp={exp}&sig={}", self.public_url, hex::encode(tag))
     }
 
+    /// The key in a link of ours, whether or not it is still valid.
+    pub(super) fn key_of<'a>(&self, url: &'a str) -> Option<&'a str> {
+        let rest = url.strip_prefix(&self.public_url)?.strip_prefix("/outputs/")?;
+        Some(rest.split('?').next().unwrap_or(rest))
+    }
+
     pub(super) fn verify(&self, key: &str, exp: &str, sig: &str, now: Micros) -> Result<(), LinkRefused> {
         // One spelling only, or the signature would cover several texts.
         let seconds: i64 = exp.parse().map_err(|_| LinkRefused::Signature)?;

@@ -274,3 +274,43 @@ async fn uploads_are_images() {
         ));
     }
 }
+
+#[tokio::test]
+async fn a_provider_gets_the_owner_s_upload_and_nobody_else_s() {
+    let (outputs, _folder) = outputs();
+    let (ann, bob) = (UserId::new(), UserId::new());
+    let image = png(8, 8, 100);
+    let key = outputs.store_upload(ann, &image).await.unwrap();
+    let link = outputs.sign(&key, NOW);
+    let later = NOW.plus(Duration::from_secs(30 * HOUR_S));
+
+    let inline = outputs.for_provider(&link, ann, later).await.unwrap().unwrap();
+    assert_eq!(inline, format!("data:image/png;base64,{}", STANDARD.encode(&image)));
+    assert_eq!(
+        outputs.for_provider(&link, bob, later).await.unwrap(),
+        None,
+        "not Bob's"
+    );
+    let other = "https://elsewhere.example/outputs/uploads/x.png";
+    assert_eq!(outputs.for_provider(other, ann, later).await.unwrap(), None);
+
+    let outputs = Outputs {
+        links_reach_us: true,
+        ..outputs
+    };
+    let fresh = outputs.for_provider(&link, ann, later).await.unwrap().unwrap();
+    let (key, exp, sig) = parts(&fresh);
+    assert!(
+        outputs.verify(&key, &exp, &sig, later).is_ok(),
+        "the old link has expired, this one holds"
+    );
+    outputs.remove(&[&key]).await.unwrap();
+    let outputs = Outputs {
+        links_reach_us: false,
+        ..outputs
+    };
+    assert!(
+        outputs.for_provider(&link, ann, later).await.is_err(),
+        "the image is gone"
+    );
+}

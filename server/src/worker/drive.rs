@@ -67,6 +67,8 @@ pub(super) struct Drive {
     provider: Arc<LoadedProvider>,
     /// The step at hand came from the inbox; only then may a save empty it.
     took_inbox: bool,
+    /// The provider's input with a reference image it can fetch now; `None` takes it as stored.
+    input: Option<String>,
 }
 
 /// Goes on with an attempt that is due.
@@ -97,6 +99,7 @@ pub(super) async fn begin(tools: Tools, settings: Arc<Settings>, work: Work) -> 
         work,
         provider,
         took_inbox: false,
+        input: None,
     };
     tracing::Instrument::instrument(drive.run(), span).await
 }
@@ -105,7 +108,19 @@ impl Drive {
     async fn run(mut self) -> Next {
         let attempt = &self.work.attempt;
         let mut happened = match &attempt.pending {
-            Pending::Start => Happened::Start,
+            Pending::Start => {
+                if let Err(error) = self.refresh_reference().await {
+                    tracing::warn!(error = %error, "the uploaded reference image cannot be read");
+                    let gone = public(
+                        "reference_lost",
+                        "The uploaded reference image is not available any more",
+                    );
+                    return self
+                        .settle_failed(gone, error.to_string(), AttemptState::Rejected)
+                        .await;
+                }
+                Happened::Start
+            }
             Pending::Submit => Happened::Interrupted,
             Pending::Request(request) => {
                 let request = HttpRequest::from(request.clone());
@@ -239,6 +254,21 @@ impl Drive {
         }
     }
 
+    /// An upload was stored with a link that may have expired or that only we can open.
+    async fn refresh_reference(&mut self) -> std::io::Result<()> {
+        let generation = &self.work.generation;
+        let Some(link) = &generation.reference_image_url else {
+            return Ok(());
+        };
+        let fresh = self
+            .tools
+            .outputs
+            .for_provider(link, generation.user_id, clock::now())
+            .await?;
+        self.input = fresh.map(|fresh| generation.provider_input.replace(link.as_str(), &fresh));
+        Ok(())
+    }
+
     fn webhook(&mut self, body: Vec<u8>) -> Happened {
         self.took_inbox = true;
         Happened::Webhook(body)
@@ -277,7 +307,7 @@ impl Drive {
         let job = Job {
             id: &id,
             model: &self.work.generation.provider_model,
-            params: Params::new(&self.work.generation.provider_input),
+            params: Params::new(self.input.as_deref().unwrap_or(&self.work.generation.provider_input)),
             state: &attempt.plugin_state,
             idempotency_key: &id,
             webhook_url: hook.as_deref(),

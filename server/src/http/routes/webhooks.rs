@@ -7,7 +7,7 @@ use salvo::{Depot, Request, Router};
 use serde::Serialize;
 
 use crate::clock;
-use crate::http::input::{refuse_too_large, services};
+use crate::http::input::{body, services};
 use crate::http::problem::{Code, Problem, Result};
 use crate::id::AttemptId;
 use crate::store::Delivered;
@@ -51,8 +51,7 @@ async fn provider_webhook(req: &mut Request, depot: &mut Depot) -> Result<Json<W
     let unknown = || Problem::not_found("Attempt");
     // Only names we know get into a metric.
     let provider = services.providers.get(&name).ok_or_else(unknown)?;
-    refuse_too_large(req, MAX_BYTES).await?;
-    let body = req.payload_with_max_size(MAX_BYTES as usize).await?.to_vec();
+    let body = body(req, MAX_BYTES).await?.to_vec();
     let now = clock::now();
     let outcome = |outcome| services.metrics.webhook(&provider.name, outcome);
     if let Err(refused) = services.webhooks.verify(&provider, req.headers(), &body, now).await {
