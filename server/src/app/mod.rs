@@ -79,8 +79,9 @@ impl App {
     async fn build(config: Config) -> Result<App> {
         let config = Arc::new(config);
         let registry = Registry::from_file(&config.providers_path, clock::now())?;
-        let store = open_store(&config, true).await?;
+        // Before the store: a second process must not bring the schema up to date under the first.
         let lock = lock(&config.data_dir)?;
+        let store = open_store(&config, true).await?;
         // The lock says that we are alone: whoever held a lease is dead, and what it left is resumed at once.
         store.free_all_leases().await?;
         let shutdown = CancellationToken::new();
@@ -151,22 +152,35 @@ impl App {
             _lock,
         } = self;
         let address = listener.local_addr()?;
-        tasks.spawn(worker.run(shutdown.child_token()));
+        let mut working = tasks.spawn(worker.run(shutdown.child_token()));
         tasks.spawn(Arc::clone(&services.auth).watch_revoked(shutdown.child_token()));
         tasks.spawn(watch_registry(Arc::clone(&services), shutdown.child_token()));
         tasks.spawn(refresh_gauges(Arc::clone(&services), shutdown.child_token()));
         tasks.close();
         banner(&services, address);
 
-        let serving = tokio::spawn(http::serve(listener, Arc::clone(&services)));
-        stop_signal().await?;
+        let mut serving = tokio::spawn(http::serve(listener, Arc::clone(&services)));
+        // Taking credits without a worker, or working without a server, helps nobody: then whoever watches the process
+        // shall start it again.
+        let (served, broken) = tokio::select! {
+            signal = stop_signal() => (None, signal.err()),
+            ended = &mut serving => (Some(ended), Some(anyhow::anyhow!("the server stopped by itself"))),
+            ended = &mut working => (None, Some(match ended {
+                Ok(()) => anyhow::anyhow!("the worker stopped by itself"),
+                Err(error) => anyhow::Error::new(error).context("the worker failed"),
+            })),
+        };
         tracing::info!("stopping: no new connections, finishing what runs");
         shutdown.cancel();
-        serving.await.context("the server task failed")??;
+        let served = match served {
+            Some(served) => served,
+            None => serving.await,
+        };
         tasks.wait().await;
         services.store.close().await;
         tracing::info!("stopped");
-        Ok(())
+        served.context("the server task failed")??;
+        broken.map_or(Ok(()), Err)
     }
 }
 
@@ -254,6 +268,8 @@ impl UpstreamObserver for Observed {
 
 /// One process per data folder: two would lead two queues over one database.
 fn lock(data_dir: &Path) -> Result<File> {
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("cannot create the data folder {}", data_dir.display()))?;
     let path = data_dir.join("velro.lock");
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     file.try_lock().map_err(|_| {

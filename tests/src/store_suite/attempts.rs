@@ -57,6 +57,8 @@ pub async fn an_attempt_begins_once(stage: &dyn Stage) {
     assert_eq!((read.attempt.id, read.generation), (first.attempt_id, work.generation));
     assert!(store.work(first.attempt_id, "worker-2").await.unwrap().is_none());
     assert!(store.work(AttemptId::new(), WORKER).await.unwrap().is_none());
+    assert_eq!(store.held(WORKER).await.unwrap(), [first.attempt_id]);
+    assert_eq!(store.held("worker-2").await.unwrap(), []);
     assert_eq!(told(&*store, &queued).await.len(), 2);
     in_order(&*store).await;
 }
