@@ -26,10 +26,19 @@ pub fn folder() -> PathBuf {
 /// # Errors
 /// If `python3` or its `venv` module is missing, or pip fails.
 pub fn python(cache: &Path) -> Result<PathBuf> {
+    python_with(cache, "python", "requirements.txt")
+}
+
+/// Installs what `requirements` (a file in [`folder`]) names into an environment of its own below `cache` unless it is
+/// there, and gives its interpreter. Blocks.
+///
+/// # Errors
+/// If `python3` or its `venv` module is missing, or pip fails.
+pub fn python_with(cache: &Path, name: &str, requirements: &str) -> Result<PathBuf> {
     let version = output(Command::new("python3").arg("--version"))
         .context("the client tests need python3 (with its venv module) on the PATH")?;
-    let requirements = folder().join("requirements.txt");
-    let home = install(cache, "python", &version, &[&requirements], |home| {
+    let requirements = folder().join(requirements);
+    let home = install(cache, name, &version, &[&requirements], |home| {
         output(Command::new("python3").args(["-m", "venv"]).arg(home))
             .context("make a virtual environment (Debian: apt install python3-venv)")?;
         output(
