@@ -16,9 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use velro_plugin::{
     Action, ErrorKind, Event, Failure, Fault, FaultCode, Header, HttpRequest, Job, Outcome, Params, Progress, Response,
-    Retry, Source, Step, Transport,
+    Retry, Source, Step,
 };
 
+use super::happened::Happened;
 use super::{FALLBACK_DEADLINE, Next, Settings, Tools};
 use crate::clock::{self, Micros};
 use crate::failpoint;
@@ -26,7 +27,6 @@ use crate::generation::{AttemptState, Pending, PublicError, StoredRequest};
 use crate::id::AttemptId;
 use crate::provider::LoadedProvider;
 use crate::store::{NextAttempt, ProgressNote, SaveStep, Saved, Settle, Settled, Verdict, Work};
-use crate::upstream::Answer;
 
 /// Limits of a provider's wait.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
@@ -40,24 +40,6 @@ const MOST_STEPS: u32 = 10_000;
 
 /// How long to wait when the store or the provider's code is missing.
 pub(super) const LATER: Duration = Duration::from_secs(5);
-
-/// What happened since the last step, owned.
-pub(super) enum Happened {
-    Start,
-    Answer(Answer),
-    Failed(Transport),
-    Timer,
-    Webhook(Vec<u8>),
-    Cancel,
-    Interrupted,
-}
-
-impl Happened {
-    /// True when a paid request had no answer that says whether it arrived.
-    fn is_ambiguous(&self) -> bool {
-        matches!(self, Happened::Interrupted) || matches!(self, Happened::Failed(t) if !t.not_sent())
-    }
-}
 
 /// An attempt on its way.
 pub(super) struct Drive {

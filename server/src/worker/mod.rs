@@ -7,6 +7,7 @@
 
 mod collect;
 mod drive;
+mod happened;
 mod schedule;
 mod sweep;
 
