@@ -160,10 +160,13 @@ impl World {
             not_ready: None,
             timeout_ms: 10_000,
         };
-        let providers = Arc::new(ProviderShelf::new(HashMap::from([(
-            "sandbox".to_owned(),
-            Arc::new(loaded),
-        )])));
+        let (intake, tools) = self.tools(registry, HashMap::from([("sandbox".to_owned(), Arc::new(loaded))]));
+        (intake, Worker::new(tools, settings))
+    }
+
+    /// A process over this world's store, with these providers.
+    fn tools(&self, registry: Registry, providers: HashMap<String, Arc<LoadedProvider>>) -> (Intake, Tools) {
+        let providers = Arc::new(ProviderShelf::new(providers));
         let shelf = Arc::new(Shelf::new(registry));
         let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());
         let live = Arc::new(Live::default());
@@ -185,9 +188,9 @@ impl World {
             upstream: Arc::new(Upstream::new(&self.config).unwrap()),
             outputs: Arc::new(Outputs::new(&self.config).unwrap()),
             metrics,
-            told: Arc::default(),
+            notes: Arc::default(),
         };
-        (intake, Worker::new(tools, settings))
+        (intake, tools)
     }
 
     async fn submit(&self, intake: &Intake) -> GenerationId {
@@ -403,5 +406,33 @@ async fn leases_hold_while_a_worker_drains() {
     api.gate.add_permits(1);
     running.await.unwrap();
     assert_eq!(world.state(id).await, (Status::Failed, Some(AttemptState::Rejected)));
+    world.in_order().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_whose_provider_was_removed_before_they_were_sent_are_released() {
+    let world = World::new().await;
+    let (intake, _) = world.process(Vec::new(), settings(), Box::new(|_| no()));
+    let (queued, begun) = (world.submit(&intake).await, world.submit(&intake).await);
+    world.begin(begun, "a dead worker", Duration::ZERO).await;
+    // The next process finds the provider under another name: the old one is gone.
+    let file = std::fs::read_to_string(&world.config.providers_path).unwrap();
+    let renamed = file
+        .replace("[providers.sandbox]", "[providers.studio]")
+        .replace("provider = \"sandbox\"", "provider = \"studio\"");
+    let registry = Registry::from_toml(&renamed, &world.config.providers_path, clock::now()).unwrap();
+    let (_, tools) = world.tools(registry, HashMap::new());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(Worker::new(tools, settings()).run(stop.clone()));
+    for id in [queued, begun] {
+        until("it neither ran nor failed", || async {
+            world.state(id).await == (Status::Failed, Some(AttemptState::Rejected))
+        })
+        .await;
+    }
+    stop.cancel();
+    running.await.unwrap();
+    let balance = world.store.balance(world.user).await.unwrap().unwrap();
+    assert_eq!(balance.available(), Credits(START_CREDITS));
     world.in_order().await;
 }

@@ -113,7 +113,7 @@ impl App {
             upstream: Arc::new(upstream.clone()),
             outputs: Arc::clone(&outputs),
             metrics: Arc::clone(&metrics),
-            told: Arc::default(),
+            notes: Arc::default(),
         };
         let webhook_base = config.public_url_is_set.then(|| config.public_url.clone());
         let worker = Worker::new(tools, Settings::new(webhook_base, config.shutdown_grace));

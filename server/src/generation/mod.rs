@@ -175,7 +175,11 @@ impl PriceBasis {
     /// counted or nothing is missing, else the share, rounded down so that a person never pays for what is missing.
     pub fn worth(&self, price: Credits, delivered: u32) -> Credits {
         match self.count {
-            Some(count) if count > 0 && delivered < count => Credits(price.0 * i64::from(delivered) / i64::from(count)),
+            Some(count) if count > 0 && delivered < count => {
+                let share = i128::from(price.0) * i128::from(delivered) / i128::from(count);
+                // Less than the price, which fits.
+                Credits(i64::try_from(share).unwrap_or(price.0))
+            }
             _ => price,
         }
     }

@@ -20,13 +20,14 @@ use velro_plugin::{
 };
 
 use super::happened::Happened;
-use super::{FALLBACK_DEADLINE, Next, Settings, Tools};
+use super::settle::{settle, without_provider};
+use super::{FALLBACK_DEADLINE, LATER, Next, Settings, Tools};
 use crate::clock::{self, Micros};
 use crate::failpoint;
 use crate::generation::{AttemptState, Pending, PublicError, StoredRequest};
 use crate::id::AttemptId;
 use crate::provider::LoadedProvider;
-use crate::store::{NextAttempt, ProgressNote, SaveStep, Saved, Settle, Settled, Verdict, Work};
+use crate::store::{NextAttempt, ProgressNote, SaveStep, Saved, Verdict, Work};
 
 /// Limits of a provider's wait.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
@@ -37,9 +38,6 @@ const GRACE_AFTER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Steps of one attempt before it counts as running in circles.
 const MOST_STEPS: u32 = 10_000;
-
-/// How long to wait when the store or the provider's code is missing.
-pub(super) const LATER: Duration = Duration::from_secs(5);
 
 /// An attempt on its way.
 pub(super) struct Drive {
@@ -70,11 +68,7 @@ pub(super) async fn resume(tools: Tools, settings: Arc<Settings>, attempt_id: At
 /// Drives an attempt from what is stored of it.
 pub(super) async fn begin(tools: Tools, settings: Arc<Settings>, work: Work) -> Next {
     let Some(provider) = tools.providers.get(&work.attempt.provider) else {
-        tracing::error!(
-            provider = work.attempt.provider,
-            "an attempt needs a provider that is not configured any more"
-        );
-        return Next::Due(clock::now().plus(LATER));
+        return without_provider(&tools, &settings, &work).await;
     };
     let span = tracing::info_span!("attempt", generation_id = %work.generation.id, attempt_id = %work.attempt.id);
     let drive = Drive {
@@ -114,6 +108,10 @@ impl Drive {
                 self.perform(&request).await
             }
             Pending::Collect { outcome, tries } => {
+                // Being nudged does not make a file come sooner, and every try counts.
+                if attempt.due_at > clock::now() {
+                    return Next::Due(attempt.due_at);
+                }
                 let (outcome, tries) = (outcome.clone(), *tries);
                 return self.collect(outcome, tries).await;
             }
@@ -126,7 +124,7 @@ impl Drive {
                 if let Some(body) = self.work.attempt.inbox.take() {
                     self.webhook(body)
                 } else if now >= self.deadline().plus(GRACE_AFTER_DEADLINE)
-                    && self.tools.told.contains(self.work.attempt.id)
+                    && self.tools.notes.was_asked_to_stop(self.work.attempt.id)
                 {
                     // Only after this process has asked: after a long outage the provider may have delivered.
                     let error = public("timeout", "The provider did not finish in time; nothing was charged");
@@ -272,7 +270,7 @@ impl Drive {
     /// providers answer the same way twice.
     fn must_stop(&self, now: Micros) -> bool {
         let wanted = self.work.generation.cancel_requested || now >= self.deadline();
-        wanted && !self.tools.told.contains(self.work.attempt.id)
+        wanted && !self.tools.notes.was_asked_to_stop(self.work.attempt.id)
     }
 
     /// When the host gives up: the model's own patience, as the registry has it now.
@@ -389,7 +387,7 @@ impl Drive {
                 self.tools.live.publish(&events);
                 self.took_inbox = false;
                 if std::mem::take(&mut self.asks_to_stop) {
-                    self.tools.told.insert(attempt.id);
+                    self.tools.notes.asked_to_stop(attempt.id);
                 }
                 attempt.steps += 1;
                 attempt.state = state;
@@ -534,32 +532,7 @@ impl Drive {
     }
 
     pub(super) async fn settle(&mut self, verdict: Verdict) -> Next {
-        let settle = Settle {
-            generation_id: self.work.generation.id,
-            attempt_id: self.work.attempt.id,
-            worker: self.settings.name.clone(),
-            steps: self.work.attempt.steps,
-            verdict,
-            now: clock::now(),
-        };
-        match self.tools.store.settle(settle).await {
-            Ok(Settled::Won {
-                generation,
-                settlement,
-                events,
-            }) => {
-                failpoint::at("worker::settled");
-                self.tools.live.publish(&events);
-                self.tools.told.remove(self.work.attempt.id);
-                self.tools.metrics.settlement(generation.status.as_str(), settlement);
-                Next::Over
-            }
-            Ok(Settled::Lost) => Next::Over,
-            Err(error) => {
-                tracing::warn!(error = %error, "cannot settle yet");
-                Next::Due(clock::now().plus(LATER))
-            }
-        }
+        settle(&self.tools, &self.settings, &self.work, verdict).await
     }
 
     /// The provider's wait within the host's limits and the model's ceiling.
@@ -578,7 +551,9 @@ impl Drive {
         let moved = progress
             .permille
             .is_some_and(|p| before.is_none_or(|b| p >= b.saturating_add(10)));
-        (moved || progress.message.is_some()).then(|| ProgressNote {
+        let said = progress.message.as_deref();
+        let news = said.is_some_and(|message| self.tools.notes.is_news(self.work.attempt.id, message));
+        (moved || news).then(|| ProgressNote {
             permille: progress.permille,
             message: progress.message.clone(),
             queue_position: progress.queue_position,

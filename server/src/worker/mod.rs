@@ -8,11 +8,13 @@
 mod collect;
 mod drive;
 mod happened;
+mod notes;
 mod schedule;
+mod settle;
 mod sweep;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -29,7 +31,11 @@ use crate::queue::{Job, LaneLimits, Queue};
 use crate::store::{BeginAttempt, QueuedGeneration, Store};
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
+pub use notes::Notes;
 use schedule::Schedule;
+
+/// How long to wait when the store does not answer.
+const LATER: Duration = Duration::from_secs(5);
 
 /// How long an attempt rests after its step panicked.
 const AFTER_A_PANIC: Duration = Duration::from_secs(30);
@@ -49,29 +55,7 @@ pub struct Tools {
     pub upstream: Arc<Upstream>,
     pub outputs: Arc<Outputs>,
     pub metrics: Arc<Metrics>,
-    pub told: Arc<Told>,
-}
-
-/// Attempts whose provider has been asked to stop by this process.
-#[derive(Default)]
-pub struct Told(Mutex<HashSet<AttemptId>>);
-
-impl Told {
-    fn lock(&self) -> MutexGuard<'_, HashSet<AttemptId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn contains(&self, id: AttemptId) -> bool {
-        self.lock().contains(&id)
-    }
-
-    pub(crate) fn insert(&self, id: AttemptId) {
-        self.lock().insert(id);
-    }
-
-    pub(crate) fn remove(&self, id: AttemptId) {
-        self.lock().remove(&id);
-    }
+    pub notes: Arc<Notes>,
 }
 
 /// How the worker behaves.
@@ -249,7 +233,7 @@ impl Worker {
             None => self.schedule.forget(attempt_id),
         }
         if !matches!(next, Next::Due(_)) {
-            self.tools.told.remove(attempt_id);
+            self.tools.notes.forget(attempt_id);
         }
         if !matches!(next, Next::Due(_)) && self.tools.queue.remove(generation_id).await.is_err() {
             tracing::warn!(generation_id = %generation_id, "cannot free its slot");
@@ -330,7 +314,7 @@ async fn begin_and_drive(
         Err(error) => {
             // It may have begun all the same: look. If not, it goes back into the queue by the sweep.
             tracing::warn!(generation_id = %generation_id, error = %error, "not begun");
-            Next::Due(now.plus(drive::LATER))
+            Next::Due(now.plus(LATER))
         }
     }
 }

@@ -88,8 +88,10 @@ impl Worker {
         }
     }
 
-    /// Gives every queued generation its place; those that have one keep it.
-    async fn requeue(&self) {
+    /// Gives every queued generation its place; those that have one keep it. A lane that is not in the registry any more
+    /// is claimed by nobody, so what waits there is begun here: it runs if its provider is still loaded, else it fails.
+    async fn requeue(&mut self) {
+        let registry = self.tools.shelf.get();
         let mut after = None;
         loop {
             let page = match self.tools.store.queued(after, PAGE).await {
@@ -102,6 +104,12 @@ impl Worker {
             after = page.last().map(|g| g.id);
             let last = page.len() < PAGE as usize;
             for generation in page {
+                if !registry.providers.contains_key(&generation.provider) {
+                    if self.steps.len() < self.settings.steps_at_once {
+                        self.begin(job_of(&generation));
+                    }
+                    continue;
+                }
                 if self.tools.queue.enqueue(job_of(&generation)).await.is_err() {
                     return;
                 }

@@ -124,7 +124,7 @@ impl World {
             upstream: Arc::new(Upstream::new(&self.config).unwrap()),
             outputs: Arc::new(Outputs::new(&self.config).unwrap()),
             metrics,
-            told: Arc::default(),
+            notes: Arc::default(),
         };
         let settings = Settings {
             sweep_every: Duration::from_millis(50),

@@ -38,7 +38,7 @@ const LAYERS: &[Layer] = &[
     layer("auth", "store config ledger id clock"),
     layer(
         "intake",
-        "store queue provider catalog generation ledger id clock failpoint",
+        "store queue provider telemetry catalog generation ledger id clock failpoint",
     ),
     layer(
         "worker",

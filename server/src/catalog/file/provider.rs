@@ -42,7 +42,7 @@ pub(super) fn read(name: &str, mut section: Section<'_, '_>) -> Option<ProviderE
     let per_user = per_user.map_or(concurrency.min(5), |spot| spot.value);
     let timeout_ms = section
         .integer("timeout_ms", 100..=600_000)
-        .map_or(30_000, |spot| spot.value);
+        .map_or(20_000, |spot| spot.value);
     section.finish();
     Some(ProviderEntry {
         name: name.to_owned(),

@@ -1,0 +1,66 @@
+//! What this process remembers of attempts between two steps. Losing it costs a repeated cancel or a repeated line.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::id::AttemptId;
+
+/// Notes on the attempts of this process; an entry goes with its attempt.
+#[derive(Default)]
+pub struct Notes(Mutex<HashMap<AttemptId, Note>>);
+
+#[derive(Default)]
+struct Note {
+    asked_to_stop: bool,
+    message: Option<String>,
+}
+
+impl Notes {
+    fn lock(&self) -> MutexGuard<'_, HashMap<AttemptId, Note>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True when the provider has been asked to stop.
+    pub(super) fn was_asked_to_stop(&self, id: AttemptId) -> bool {
+        self.lock().get(&id).is_some_and(|note| note.asked_to_stop)
+    }
+
+    /// The provider has been asked to stop.
+    pub(super) fn asked_to_stop(&self, id: AttemptId) {
+        self.lock().entry(id).or_default().asked_to_stop = true;
+    }
+
+    /// True when this is not what the provider said last; providers repeat their newest line with every answer.
+    pub(super) fn is_news(&self, id: AttemptId, message: &str) -> bool {
+        let mut notes = self.lock();
+        let note = notes.entry(id).or_default();
+        let news = note.message.as_deref() != Some(message);
+        if news {
+            note.message = Some(message.to_owned());
+        }
+        news
+    }
+
+    /// The attempt is over, or somebody else's.
+    pub(super) fn forget(&self, id: AttemptId) {
+        self.lock().remove(&id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_line_is_no_news() {
+        let (notes, id) = (Notes::default(), AttemptId::new());
+        assert!(notes.is_news(id, "loading"));
+        assert!(!notes.is_news(id, "loading"));
+        assert!(notes.is_news(id, "drawing"));
+        assert!(notes.is_news(AttemptId::new(), "drawing"), "another attempt");
+        notes.asked_to_stop(id);
+        assert!(notes.was_asked_to_stop(id) && !notes.is_news(id, "drawing"));
+        notes.forget(id);
+        assert!(!notes.was_asked_to_stop(id) && notes.is_news(id, "drawing"));
+    }
+}

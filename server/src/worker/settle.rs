@@ -1,0 +1,92 @@
+//! The end of an attempt: settled, or left without a provider.
+
+use std::time::Duration;
+
+use super::{LATER, Next, Settings, Tools};
+use crate::clock;
+use crate::failpoint;
+use crate::generation::{AttemptState, Pending, PublicError};
+use crate::store::{SaveStep, Saved, Settle, Settled, Verdict, Work};
+
+/// How long an attempt without a provider rests before it is looked at again.
+const WITHOUT_PROVIDER: Duration = Duration::from_secs(30);
+
+/// Ends a generation; of several who try exactly one wins.
+pub(super) async fn settle(tools: &Tools, settings: &Settings, work: &Work, verdict: Verdict) -> Next {
+    let settle = Settle {
+        generation_id: work.generation.id,
+        attempt_id: work.attempt.id,
+        worker: settings.name.clone(),
+        steps: work.attempt.steps,
+        verdict,
+        now: clock::now(),
+    };
+    match tools.store.settle(settle).await {
+        Ok(Settled::Won {
+            generation,
+            settlement,
+            events,
+        }) => {
+            failpoint::at("worker::settled");
+            tools.live.publish(&events);
+            tools.metrics.settlement(generation.status.as_str(), settlement);
+            Next::Over
+        }
+        Ok(Settled::Lost) => Next::Over,
+        Err(error) => {
+            tracing::warn!(error = %error, "cannot settle yet");
+            Next::Due(clock::now().plus(LATER))
+        }
+    }
+}
+
+/// An attempt whose provider is not in the registry any more, and was not when this process began. What was never sent
+/// fails and is released; what was sent waits for the provider to come back, and after its deadline for the operator.
+pub(super) async fn without_provider(tools: &Tools, settings: &Settings, work: &Work) -> Next {
+    let attempt = &work.attempt;
+    if attempt.state == AttemptState::Prepared {
+        let error = PublicError {
+            code: "provider_removed".into(),
+            message: "The provider of this model is not configured any more; nothing was charged".into(),
+        };
+        let verdict = Verdict::Failed {
+            error,
+            detail: format!("provider {} is not in the registry", attempt.provider),
+            attempt_state: AttemptState::Rejected,
+        };
+        return settle(tools, settings, work, verdict).await;
+    }
+    let now = clock::now();
+    if now < attempt.deadline_at {
+        tracing::warn!(
+            provider = attempt.provider,
+            "an attempt waits for a provider that is not in the registry"
+        );
+        return Next::Due(now.plus(WITHOUT_PROVIDER));
+    }
+    tracing::error!(
+        provider = attempt.provider,
+        "its provider did not come back; an operator has to resolve it"
+    );
+    let park = SaveStep {
+        attempt_id: attempt.id,
+        worker: settings.name.clone(),
+        steps: attempt.steps,
+        state: AttemptState::Unknown,
+        plugin_state: None,
+        pending: Pending::Nothing,
+        remote_id: None,
+        due_at: now,
+        clear_inbox: false,
+        progress: None,
+        now,
+    };
+    match tools.store.save_step(park).await {
+        Ok(Saved::Ok { .. }) => Next::Parked,
+        Ok(Saved::Lost) => Next::Over,
+        Err(error) => {
+            tracing::warn!(error = %error, "cannot park the attempt");
+            Next::Due(now.plus(WITHOUT_PROVIDER))
+        }
+    }
+}
