@@ -149,6 +149,10 @@ impl Intake {
                 generation
             }
             Submitted::Replayed(generation) => {
+                // Whoever sent it first may have gone away between the commit and the queue.
+                if generation.status == Status::Queued {
+                    self.enqueue(&generation).await;
+                }
                 let position = self.position(&generation).await;
                 return Ok(Accepted {
                     generation,

@@ -136,6 +136,8 @@ pub trait Store: Send + Sync + 'static {
     /// Takes over up to `limit` unfinished attempts whose lease has run out (or was never taken), `unknown` ones only
     /// with something in their inbox.
     async fn adopt(&self, worker: &str, now: Micros, lease_until: Micros, limit: u32) -> Result<Vec<Adopted>>;
+    /// Every unfinished attempt whose lease `worker` holds, for a worker that may not have heard of all of them.
+    async fn held(&self, worker: &str) -> Result<Vec<AttemptId>>;
     /// Extends every lease `worker` holds; answers how many.
     async fn extend_leases(&self, worker: &str, lease_until: Micros) -> Result<u64>;
     /// Gives every lease of `worker` back, so that another may resume at once.

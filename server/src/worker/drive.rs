@@ -39,7 +39,7 @@ const GRACE_AFTER_DEADLINE: Duration = Duration::from_secs(60);
 const MOST_STEPS: u32 = 10_000;
 
 /// How long to wait when the store or the provider's code is missing.
-const LATER: Duration = Duration::from_secs(5);
+pub(super) const LATER: Duration = Duration::from_secs(5);
 
 /// What happened since the last step, owned.
 pub(super) enum Happened {
@@ -67,6 +67,8 @@ pub(super) struct Drive {
     provider: Arc<LoadedProvider>,
     /// The step at hand came from the inbox; only then may a save empty it.
     took_inbox: bool,
+    /// The step at hand asks the provider to stop; it counts as asked when that is stored.
+    asks_to_stop: bool,
     /// The provider's input with a reference image it can fetch now; `None` takes it as stored.
     input: Option<String>,
 }
@@ -99,6 +101,7 @@ pub(super) async fn begin(tools: Tools, settings: Arc<Settings>, work: Work) -> 
         work,
         provider,
         took_inbox: false,
+        asks_to_stop: false,
         input: None,
     };
     tracing::Instrument::instrument(drive.run(), span).await
@@ -108,6 +111,8 @@ impl Drive {
     async fn run(mut self) -> Next {
         let attempt = &self.work.attempt;
         let mut happened = match &attempt.pending {
+            // Asked to stop while an earlier attempt was being refused.
+            Pending::Start if self.work.generation.cancel_requested => return self.settle(Verdict::Cancelled).await,
             Pending::Start => {
                 if let Err(error) = self.refresh_reference().await {
                     tracing::warn!(error = %error, "the uploaded reference image cannot be read");
@@ -165,6 +170,7 @@ impl Drive {
             let step = if self.work.attempt.steps >= MOST_STEPS {
                 Err(Fault::new(FaultCode::Internal, "too many steps"))
             } else {
+                self.asks_to_stop = matches!(happened, Happened::Cancel);
                 self.call(&happened)
             };
             let step = match step {
@@ -244,7 +250,13 @@ impl Drive {
                     }
                     return self.collect(outcome, 0).await;
                 }
-                Action::Fail(failure) => return self.failed(failure, ambiguous).await,
+                Action::Fail(failure) => {
+                    // Only the answer to the paid request itself is a refusal; what a look-up after it says, or fails
+                    // to say, does not make it unsent.
+                    let looked_up = !matches!(self.work.attempt.pending, Pending::Submit);
+                    let sending = self.work.attempt.state == AttemptState::Sending;
+                    return self.failed(failure, ambiguous || (sending && looked_up)).await;
+                }
                 Action::Emit(_) => {
                     return self
                         .faulted(&Fault::new(FaultCode::Unsupported, "streaming is not supported"))
@@ -341,9 +353,6 @@ impl Drive {
             Happened::Cancel => Event::Cancel,
             Happened::Interrupted => Event::Interrupted,
         };
-        if matches!(happened, Happened::Cancel) {
-            self.tools.told.insert(attempt.id);
-        }
         catch_unwind(AssertUnwindSafe(|| self.provider.provider.step(&job, event)))
             .unwrap_or_else(|_| Err(Fault::new(FaultCode::Panic, "the provider panicked")))
     }
@@ -397,6 +406,9 @@ impl Drive {
             }) => {
                 self.tools.live.publish(&events);
                 self.took_inbox = false;
+                if std::mem::take(&mut self.asks_to_stop) {
+                    self.tools.told.insert(attempt.id);
+                }
                 attempt.steps += 1;
                 attempt.state = state;
                 attempt.pending = pending;
@@ -445,6 +457,9 @@ impl Drive {
             return self.park(None, &detail).await;
         }
         if nothing_bought && failure.retry == Retry::SameProvider && attempt.ordinal < self.settings.max_attempts {
+            if self.work.generation.cancel_requested || self.wish_to_stop().await {
+                return self.settle(Verdict::Cancelled).await;
+            }
             return self.try_again(&failure, detail).await;
         }
         let state = if nothing_bought {

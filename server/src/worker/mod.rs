@@ -8,6 +8,7 @@
 mod collect;
 mod drive;
 mod schedule;
+mod sweep;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::catalog::Shelf;
 use crate::clock::{self, Micros};
@@ -23,7 +25,7 @@ use crate::outputs::Outputs;
 use crate::provider::ProviderShelf;
 use crate::queue::live::Live;
 use crate::queue::{Job, LaneLimits, Queue};
-use crate::store::{Adopted, BeginAttempt, QueuedGeneration, Store};
+use crate::store::{BeginAttempt, QueuedGeneration, Store};
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 use schedule::Schedule;
@@ -128,6 +130,8 @@ pub struct Worker {
     /// Those of them that were nudged meanwhile.
     nudged: HashSet<AttemptId>,
     steps: JoinSet<Next>,
+    /// When all that is stored is compared with all that is known; see [`sweep`].
+    next_comparison: Instant,
 }
 
 impl Worker {
@@ -140,6 +144,7 @@ impl Worker {
             stepping: HashMap::new(),
             nudged: HashSet::new(),
             steps: JoinSet::new(),
+            next_comparison: Instant::now(),
         }
     }
 
@@ -148,12 +153,14 @@ impl Worker {
         let queue = Arc::clone(&self.tools.queue);
         let mut nudges = self.tools.live.nudges();
         let mut next_sweep = Instant::now();
-        let mut next_extension = Instant::now() + self.settings.lease / 3;
+        // On its own, so that nothing this task waits for can make it lose what it holds, the drain least of all.
+        let leases = keep_leases(Arc::clone(&self.tools.store), Arc::clone(&self.settings));
+        let leases = AbortOnDropHandle::new(tokio::spawn(leases));
         tracing::info!(worker = %self.settings.name, "worker started");
         loop {
             self.claim().await;
             self.start_due();
-            let wake = self.wake_at(next_sweep.min(next_extension));
+            let wake = self.wake_at(next_sweep);
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = sleep_until(wake) => {}
@@ -166,16 +173,12 @@ impl Worker {
                 Some(done) = self.steps.join_next_with_id(), if !self.steps.is_empty() => self.stepped(done).await,
             }
             let now = Instant::now();
-            if now >= next_extension {
-                self.extend_leases().await;
-                next_extension = now + self.settings.lease / 3;
-            }
             if now >= next_sweep {
                 self.sweep().await;
                 next_sweep = now + self.settings.sweep_every;
             }
         }
-        self.drain().await;
+        self.drain(leases).await;
     }
 
     /// Takes jobs of every lane while there are free slots.
@@ -244,6 +247,9 @@ impl Worker {
                 .put(attempt_id, generation_id, if nudged { clock::now() } else { at }),
             None => self.schedule.forget(attempt_id),
         }
+        if !matches!(next, Next::Due(_)) {
+            self.tools.told.remove(attempt_id);
+        }
         if !matches!(next, Next::Due(_)) && self.tools.queue.remove(generation_id).await.is_err() {
             tracing::warn!(generation_id = %generation_id, "cannot free its slot");
         }
@@ -267,81 +273,32 @@ impl Worker {
         }
     }
 
-    async fn extend_leases(&mut self) {
-        let until = clock::now().plus(self.settings.lease);
-        if let Err(error) = self.tools.store.extend_leases(&self.settings.name, until).await {
-            tracing::warn!(error = %error, "cannot extend leases; another worker may take over");
-        }
-    }
-
-    /// Finds what was lost: attempts without a living worker, webhooks without a nudge, queued generations without a
-    /// place in the queue.
-    async fn sweep(&mut self) {
-        const PAGE: u32 = 500;
-        let now = clock::now();
-        let until = now.plus(self.settings.lease);
-        match self.tools.store.adopt(&self.settings.name, now, until, PAGE).await {
-            Ok(adopted) => {
-                self.tools.metrics.leases("adopted", adopted.len() as u64);
-                for attempt in adopted {
-                    self.take_over(attempt).await;
-                }
-            }
-            Err(error) => tracing::warn!(error = %error, "cannot look for attempts to resume"),
-        }
-        let mut after = None;
-        loop {
-            let page = match self.tools.store.queued(after, PAGE).await {
-                Ok(page) => page,
-                Err(error) => {
-                    tracing::warn!(error = %error, "cannot look for queued generations");
-                    break;
-                }
-            };
-            after = page.last().map(|g| g.id);
-            let last = page.len() < PAGE as usize;
-            for generation in page {
-                if self.tools.queue.enqueue(job_of(&generation)).await.is_err() {
-                    return;
-                }
-            }
-            if last {
-                break;
-            }
-        }
-    }
-
-    async fn take_over(&mut self, attempt: Adopted) {
-        if self.stepping.values().any(|(id, _)| *id == attempt.attempt_id) {
-            return;
-        }
-        tracing::info!(attempt_id = %attempt.attempt_id, generation_id = %attempt.generation_id, "resuming");
-        let job = Job {
-            id: attempt.generation_id,
-            user_id: attempt.user_id,
-            provider: attempt.provider.clone(),
-            cost: 1,
-        };
-        if self.tools.queue.occupy(job).await.is_err() {
-            tracing::warn!(generation_id = %attempt.generation_id, "resumed without a slot");
-        }
-        self.schedule
-            .put(attempt.attempt_id, attempt.generation_id, attempt.due_at);
-    }
-
-    async fn drain(mut self) {
+    async fn drain(mut self, leases: AbortOnDropHandle<()>) {
         let finished = tokio::time::timeout(self.settings.drain, async {
             while self.steps.join_next().await.is_some() {}
         })
         .await
         .is_ok();
-        self.steps.abort_all();
+        self.steps.shutdown().await;
+        // Not before the last step has stopped: somebody else may go on with what is given back.
+        drop(leases);
         match self.tools.store.release_leases(&self.settings.name).await {
             Ok(count) => {
                 self.tools.metrics.leases("released", count);
                 tracing::info!(leases = count, finished, "worker drained");
             }
             Err(error) => tracing::warn!(error = %error, "leases run out by themselves"),
+        }
+    }
+}
+
+/// Extends the leases until it is dropped.
+async fn keep_leases(store: Arc<dyn Store>, settings: Arc<Settings>) {
+    loop {
+        tokio::time::sleep(settings.lease / 3).await;
+        let until = clock::now().plus(settings.lease);
+        if let Err(error) = store.extend_leases(&settings.name, until).await {
+            tracing::warn!(error = %error, "cannot extend leases; another worker may take over");
         }
     }
 }
@@ -370,8 +327,9 @@ async fn begin_and_drive(
         // It was cancelled, or another worker was faster.
         Ok(None) => Next::Over,
         Err(error) => {
-            tracing::warn!(generation_id = %generation_id, error = %error, "not begun; the sweep will");
-            Next::Over
+            // It may have begun all the same: look. If not, it goes back into the queue by the sweep.
+            tracing::warn!(generation_id = %generation_id, error = %error, "not begun");
+            Next::Due(now.plus(drive::LATER))
         }
     }
 }

@@ -39,6 +39,11 @@ impl Schedule {
         true
     }
 
+    /// True when an attempt waits.
+    pub(crate) fn contains(&self, attempt_id: AttemptId) -> bool {
+        self.by_id.contains_key(&attempt_id)
+    }
+
     /// Takes an attempt out; harmless when it is not there.
     pub(crate) fn forget(&mut self, attempt_id: AttemptId) {
         if let Some((due, _)) = self.by_id.remove(&attempt_id) {

@@ -105,6 +105,7 @@ store! {
         system_counts(self) -> SystemCounts;
         queued(self, after: [Option<GenerationId>], limit: [u32]) -> Vec<QueuedGeneration>;
         adopt(self, worker: [&str], now: [Micros], lease_until: [Micros], limit: [u32]) -> Vec<Adopted>;
+        held(self, worker: [&str]) -> Vec<AttemptId>;
         extend_leases(self, worker: [&str], lease_until: [Micros]) -> u64;
         release_leases(self, worker: [&str]) -> u64;
         free_all_leases(self) -> u64;

@@ -153,6 +153,18 @@ pub(super) async fn work(conn: &mut SqliteConnection, attempt: AttemptId, worker
     Ok(generation.map(|generation| Work { attempt, generation }))
 }
 
+/// Unfinished attempts under a worker's lease.
+pub(super) async fn held(conn: &mut SqliteConnection, worker: &str) -> Result<Vec<AttemptId>> {
+    let rows = sqlx::query(
+        "SELECT id FROM attempts WHERE lease_owner = ?1 \
+         AND state IN ('prepared', 'sending', 'accepted', 'unknown')",
+    )
+    .bind(worker)
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(|row| rows::id(row, "id")).collect()
+}
+
 /// Takes over what nobody holds any more.
 pub(super) struct Adopt {
     pub(super) worker: String,

@@ -226,6 +226,10 @@ impl Store for SqliteStore {
         self.writer.run(adopt).await
     }
 
+    async fn held(&self, worker: &str) -> Result<Vec<AttemptId>> {
+        Ok(attempts::held(&mut *self.reader().await?, worker).await?)
+    }
+
     async fn extend_leases(&self, worker: &str, lease_until: Micros) -> Result<u64> {
         let worker = worker.to_owned();
         self.writer.run(attempts::ExtendLeases { worker, lease_until }).await
