@@ -70,8 +70,9 @@ codes! {
     Invalid = UNPROCESSABLE_ENTITY, "validation_failed", "Some fields are not valid";
     /// The model is not in the registry.
     UnknownModel = UNPROCESSABLE_ENTITY, "unknown_model", "Unknown model";
-    /// The model cannot be used at present.
-    ModelUnavailable = SERVICE_UNAVAILABLE, "model_unavailable", "The model is not available";
+    /// The model is in the registry, but this server cannot run it. The client's to fix, by another model: trying again
+    /// does not help, and no alarm on 5xx should ring.
+    ModelUnavailable = UNPROCESSABLE_ENTITY, "model_unavailable", "The model is not available";
     /// The idempotency key belongs to another request.
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency key reused";
     /// Too many requests.

@@ -240,7 +240,8 @@ pub fn refused(refusal: Refusal) -> Problem {
                 "enum",
             )])
         }
-        Refusal::ModelUnavailable(reason) => Problem::new(Code::ModelUnavailable, reason),
+        Refusal::ModelUnavailable(reason) => Problem::new(Code::ModelUnavailable, format!("model_id: {reason}"))
+            .with_errors(vec![FieldError::new(&["body", "model_id"], reason, "unavailable")]),
         Refusal::Invalid(faults) => Problem::call("body", faults),
         Refusal::KeyReused => Problem::new(
             Code::IdempotencyKeyReused,

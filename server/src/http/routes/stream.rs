@@ -7,7 +7,7 @@
 
 use salvo::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use salvo::http::{ResBody, StatusCode};
-use salvo::oapi::endpoint;
+use salvo::oapi::{ToSchema, endpoint};
 use salvo::{Depot, FlowCtrl, Request, Response, Router, handler};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -44,6 +44,19 @@ pub fn router() -> Router {
         .get(StreamGeneration::default())
 }
 
+/// One event of a stream.
+#[derive(ToSchema)]
+#[salvo(schema(name = "StreamEvent"))]
+#[allow(dead_code, reason = "documentation: frames are written by hand, see `frame`")]
+struct StreamEvent {
+    /// Number of the event, for `Last-Event-ID`.
+    #[salvo(schema(pattern = "^[0-9]+$", example = json!("91")))]
+    id: String,
+    /// JSON text: `{"event": <name>, "data": {...}}`.
+    #[salvo(schema(example = json!("{\"event\":\"queued\",\"data\":{\"status\":\"queued\",\"position\":0}}")))]
+    data: String,
+}
+
 /// The handler with what its watchers share.
 #[derive(Default)]
 pub struct StreamGeneration {
@@ -76,7 +89,7 @@ pub struct StreamGeneration {
         ("token" = Option<String>, Query, description = "A stream token, instead of the Authorization header."),
     ),
     responses(
-        (status_code = 200, description = "Events until the generation has ended", body = String, content_type = "text/event-stream"),
+        (status_code = 200, description = "Events until the generation has ended", body = StreamEvent, content_type = "text/event-stream"),
         (status_code = 204, description = "The final event was the last one seen: nothing follows"),
     ),
     status_codes(200, 204, 401, 404, 429, 500, 503),

@@ -1,0 +1,266 @@
+//! Schemathesis, made from `/openapi.json`, against the real binary: no 5xx, and no answer outside the document.
+//!
+//! It sends what the document allows and what it does not, and follows answers into further requests. Everything has
+//! a fixed seed; `VELRO_FUZZ_SEED` sets another one, `VELRO_FUZZ_EXAMPLES` more cases per operation. FAL is the
+//! simulator, so that every model can be bought. Left out are only the two routes documented to answer 501, and what
+//! ends the session, which is fuzzed last.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tests::clients::schemathesis;
+use tests::fal_sim::{FalSim, Options as SimOptions, Settings};
+use tests::harness::{Client, FAL_KEY, Options, Server, eventually};
+
+/// What every answer must be.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+                      response_headers_conformance,response_schema_conformance";
+
+const SEED: &str = "20261123";
+
+/// Cases per operation and phase; 25 keep the whole within two minutes on two cores.
+const EXAMPLES: &str = "25";
+
+/// Longest run of the fuzzer; far more than it needs.
+const PATIENCE: Duration = Duration::from_secs(400);
+
+const LOGOUT: &str = "/api/v1/auth/logout";
+const SYSTEM_METRICS: &str = "/api/v1/generations/async/metrics/system";
+
+/// Documented to answer 501.
+const PLANNED: [&str; 2] = ["/api/v1/credits/purchase", "/api/v1/credits/redeem"];
+
+/// Generations that exist when it begins; it deletes some of them.
+const GENERATIONS: usize = 30;
+
+fn setting(name: &str, default: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| default.to_owned())
+}
+
+/// One server's fuzzer.
+struct Fuzzer {
+    program: PathBuf,
+    folder: tempfile::TempDir,
+    base_url: String,
+}
+
+impl Fuzzer {
+    async fn new(server: &Server, hints: toml::Table) -> Self {
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let program = tokio::task::spawn_blocking(|| schemathesis(cache)).await.unwrap();
+        let program = program.unwrap_or_else(|error| panic!("{error:#}"));
+        let folder = tempfile::Builder::new().prefix("velro-fuzz-").tempdir().unwrap();
+        std::fs::write(folder.path().join("schemathesis.toml"), hints.to_string()).unwrap();
+        Self {
+            program,
+            folder,
+            base_url: server.base_url.clone(),
+        }
+    }
+
+    /// Fuzzes the operations that `selection` leaves as `client` and gives Schemathesis's report.
+    async fn run(&self, client: &Client, selection: &[&str]) -> Report {
+        let seed = setting("VELRO_FUZZ_SEED", SEED);
+        let mut command = tokio::process::Command::new(&self.program);
+        command
+            .args(["--config-file", "schemathesis.toml", "run"])
+            .arg(format!("{}/openapi.json", self.base_url))
+            .args(["--header", &format!("Authorization: Bearer {}", client.token())])
+            .args(["--checks", CHECKS, "--seed", &seed, "--continue-on-failure"])
+            .args(["--max-examples", &setting("VELRO_FUZZ_EXAMPLES", EXAMPLES)])
+            .args(["--workers", "2", "--generation-database", "none", "--no-color"])
+            .args(["--report", "json,ndjson", "--report-json-path", "report.json"])
+            .args(["--report-ndjson-path", "events.ndjson", "--request-timeout", "20"])
+            .args(selection)
+            .env("NO_PROXY", "127.0.0.1")
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let ended = tokio::time::timeout(PATIENCE, command.output()).await;
+        let Output { status, stdout, .. } = ended
+            .unwrap_or_else(|_| panic!("still runs after {PATIENCE:?}"))
+            .unwrap();
+        let said = String::from_utf8_lossy(&stdout).into_owned();
+        let read = |name: &str| std::fs::read_to_string(self.folder.path().join(name));
+        let report = read("report.json").unwrap_or_else(|error| panic!("{error}: {status}\n{said}"));
+        assert!(status.success(), "{status}; repeat with VELRO_FUZZ_SEED={seed}\n{said}");
+        Report {
+            summary: serde_json::from_str(&report).unwrap(),
+            succeeded: succeeded(&read("events.ndjson").unwrap()),
+        }
+    }
+}
+
+struct Report {
+    summary: Value,
+    /// How many answers of an operation were a success.
+    succeeded: BTreeMap<String, usize>,
+}
+
+impl Report {
+    /// Asserts that all of the document's operations were exercised but for `left_out`.
+    #[track_caller]
+    fn covers(&self, document: usize, left_out: usize) {
+        let summary = &self.summary;
+        let selected = document - left_out;
+        let all = json!({"total": document, "selected": selected, "tested": selected, "errored": 0, "skipped": 0, "skip_reasons": []});
+        assert_eq!(summary["operations"], all, "{summary}");
+        assert_eq!(
+            (&summary["complete"], &summary["stop_reason"]),
+            (&json!(true), &json!("completed"))
+        );
+        for phase in ["coverage", "fuzzing"] {
+            assert_eq!(summary["phases"][phase]["status"], "success", "{summary}");
+        }
+    }
+}
+
+impl Report {
+    /// Operations without a single success.
+    fn barren(&self) -> Vec<&str> {
+        let barren = self.succeeded.iter().filter(|(_, successes)| **successes == 0);
+        barren.map(|(operation, _)| operation.as_str()).collect()
+    }
+}
+
+/// Counts the successes of every operation in Schemathesis's events.
+fn succeeded(events: &str) -> BTreeMap<String, usize> {
+    let mut successes = BTreeMap::new();
+    for line in events.lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let recorder = &event["ScenarioFinished"]["recorder"];
+        for (id, case) in recorder["cases"].as_object().into_iter().flatten() {
+            let text = |name: &str| case["value"][name].as_str().unwrap().to_owned();
+            let status = recorder["interactions"][id]["response"]["status_code"].as_u64();
+            let success = status.is_some_and(|status| (200..400).contains(&status));
+            *successes
+                .entry(format!("{} {}", text("method"), text("path")))
+                .or_default() += usize::from(success);
+        }
+    }
+    successes
+}
+
+fn texts(list: &[String]) -> Vec<&str> {
+    list.iter().map(String::as_str).collect()
+}
+
+/// Real ids and names, which Schemathesis mixes with its own, so that it gets past "not found".
+async fn hints(ada: &Client) -> toml::Table {
+    let mut generations = Vec::new();
+    for n in 0..GENERATIONS {
+        generations.push(ada.submit_quick(&format!("picture {n}")).await);
+    }
+    let mut output = String::new();
+    for id in &generations {
+        let done = ada.wait_for(id, "completed").await;
+        done["output_urls"][0].as_str().unwrap().clone_into(&mut output);
+    }
+    let mut projects = Vec::new();
+    for n in 0..10 {
+        let project = ada
+            .post("/api/v1/projects", &json!({"name": format!("project {n}")}))
+            .await;
+        projects.push(project.ok()["id"].as_str().unwrap().to_owned());
+    }
+    let models = ada.get("/api/v1/models").await.ok();
+    let models = models.as_array().or_else(|| models["models"].as_array()).unwrap();
+    let models: Vec<&str> = models.iter().map(|model| model["id"].as_str().unwrap()).collect();
+    let url = url::Url::parse(&output).unwrap();
+    let query: BTreeMap<_, _> = url.query_pairs().into_owned().collect();
+    let key = url.path().strip_prefix("/outputs/").unwrap();
+
+    let mut hints = toml::Table::new();
+    let (mut dictionaries, mut parameters) = (toml::Table::new(), toml::Table::new());
+    let mut hint = |name: &str, values: Vec<&str>, probability: f64, places: &[&str]| {
+        let values: Vec<toml::Value> = values.into_iter().map(Into::into).collect();
+        dictionaries.insert(
+            name.into(),
+            toml::Table::from_iter([("values".to_owned(), values.into())]).into(),
+        );
+        for place in places {
+            let mut binding = toml::Table::new();
+            binding.insert("dictionary".into(), name.into());
+            binding.insert("probability".into(), probability.into());
+            parameters.insert((*place).into(), binding.into());
+        }
+    };
+    hint(
+        "generations",
+        texts(&generations),
+        0.7,
+        &["path.generation_id", "body.generation_id"],
+    );
+    hint(
+        "projects",
+        texts(&projects),
+        0.7,
+        &["path.project_id", "query.project_id", "body.project_id"],
+    );
+    hint("models", models, 0.8, &["path.model_id", "body.model_id"]);
+    hint("prompts", vec!["a lighthouse in the fog"], 0.7, &["body.prompt"]);
+    hint("providers", vec!["fal", "sandbox"], 0.8, &["path.provider"]);
+    hint("keys", vec![key], 0.9, &["path.key"]);
+    hint("expiries", vec![&query["exp"]], 0.9, &["query.exp"]);
+    hint("signatures", vec![&query["sig"]], 0.9, &["query.sig"]);
+    hint("emails", vec![&ada.email], 0.5, &["body.email", "query.email"]);
+    hint("passwords", vec![tests::harness::PASSWORD], 0.5, &["body.password"]);
+    hints.insert("dictionaries".into(), dictionaries.into());
+    hints.insert("parameters".into(), parameters.into());
+    hints
+}
+
+/// How many operations the document has.
+async fn operations(server: &Server) -> usize {
+    let document = server.anonymous().get("/openapi.json").await.ok();
+    let paths = document["paths"].as_object().unwrap();
+    paths.values().map(|item| item.as_object().unwrap().len()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_input_breaks_the_server_or_the_document() {
+    let settings = Settings {
+        required_key: Some(FAL_KEY.into()),
+        ..Settings::default()
+    };
+    let sim = FalSim::start(SimOptions { port: 0, settings }).await.unwrap();
+    let server = Server::with(Options::new().fal(&sim)).await;
+    let ada = server.register("ada").await;
+    server.grant(&ada, 1_000_000_000);
+    let fuzzer = Fuzzer::new(&server, hints(&ada).await).await;
+    let document = operations(&server).await;
+
+    let mut left_out = vec!["--exclude-path", LOGOUT];
+    left_out.extend(PLANNED.iter().flat_map(|path| ["--exclude-path", path]));
+    let report = fuzzer.run(&ada, &left_out).await;
+    report.covers(document, left_out.len() / 2);
+    // What it cannot know: the rights of an operator, and a provider's signature.
+    let unreachable = [
+        format!("GET {SYSTEM_METRICS}"),
+        "POST /webhooks/{provider}/{attempt_id}".into(),
+    ];
+    assert_eq!(report.barren(), unreachable);
+
+    let operator = server.operator().await;
+    let report = fuzzer.run(&operator, &["--include-path", SYSTEM_METRICS]).await;
+    report.covers(document, document - 1);
+    assert_eq!(report.barren(), Vec::<&str>::new());
+
+    let report = fuzzer.run(&operator, &["--include-path", LOGOUT]).await;
+    report.covers(document, document - 1);
+    assert_eq!(report.barren(), Vec::<&str>::new());
+    assert_eq!(operator.get("/api/v1/auth/me").await.status, 401);
+
+    assert!(!server.log_text().contains(" ERROR "), "the log has errors");
+    assert_eq!(sim.bought_twice(), []);
+    // What was bought in the last moments comes to its end, and the books with it.
+    eventually("every hold is closed", Duration::from_secs(120), || async {
+        (server.verify_ledger().unwrap() == 0).then_some(())
+    })
+    .await;
+}
