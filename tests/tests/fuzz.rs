@@ -13,7 +13,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::clients::schemathesis;
+use tests::clients::{folder, schemathesis};
 use tests::fal_sim::{FalSim, Options as SimOptions, Settings};
 use tests::harness::{Client, FAL_KEY, Options, Server, eventually};
 
@@ -42,24 +42,34 @@ fn setting(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.to_owned())
 }
 
+/// Real ids and names, so that Schemathesis gets past "not found".
+struct Hints {
+    /// Its configuration: values it mixes with its own.
+    config: toml::Table,
+    /// By path, the parameters with slashes, for `fuzz_hooks.py`.
+    paths: Value,
+}
+
 /// One server's fuzzer.
 struct Fuzzer {
     program: PathBuf,
     folder: tempfile::TempDir,
     base_url: String,
+    paths: String,
 }
 
 impl Fuzzer {
-    async fn new(server: &Server, hints: toml::Table) -> Self {
+    async fn new(server: &Server, hints: &Hints) -> Self {
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let program = tokio::task::spawn_blocking(|| schemathesis(cache)).await.unwrap();
         let program = program.unwrap_or_else(|error| panic!("{error:#}"));
         let folder = tempfile::Builder::new().prefix("velro-fuzz-").tempdir().unwrap();
-        std::fs::write(folder.path().join("schemathesis.toml"), hints.to_string()).unwrap();
+        std::fs::write(folder.path().join("schemathesis.toml"), hints.config.to_string()).unwrap();
         Self {
             program,
             folder,
             base_url: server.base_url.clone(),
+            paths: hints.paths.to_string(),
         }
     }
 
@@ -78,6 +88,8 @@ impl Fuzzer {
             .args(["--report-ndjson-path", "events.ndjson", "--request-timeout", "20"])
             .args(selection)
             .env("NO_PROXY", "127.0.0.1")
+            .env("SCHEMATHESIS_HOOKS", folder().join("fuzz_hooks.py"))
+            .env("FUZZ_PATHS", &self.paths)
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .kill_on_drop(true);
@@ -150,17 +162,21 @@ fn texts(list: &[String]) -> Vec<&str> {
     list.iter().map(String::as_str).collect()
 }
 
-/// Real ids and names, which Schemathesis mixes with its own, so that it gets past "not found".
-async fn hints(ada: &Client) -> toml::Table {
+/// Fills the account of `ada` and tells what is in it.
+async fn hints(ada: &Client) -> Hints {
     let mut generations = Vec::new();
     for n in 0..GENERATIONS {
         generations.push(ada.submit_quick(&format!("picture {n}")).await);
     }
-    let mut output = String::new();
     for id in &generations {
-        let done = ada.wait_for(id, "completed").await;
-        done["output_urls"][0].as_str().unwrap().clone_into(&mut output);
+        ada.wait_for(id, "completed").await;
     }
+    // Its file stays: nobody else is told its id.
+    let kept = ada.submit_quick("kept").await;
+    let kept = ada.wait_for(&kept, "completed").await;
+    let url = url::Url::parse(kept["output_urls"][0].as_str().unwrap()).unwrap();
+    let query: BTreeMap<_, _> = url.query_pairs().into_owned().collect();
+    let key = url.path().strip_prefix("/outputs/").unwrap();
     let mut projects = Vec::new();
     for n in 0..10 {
         let project = ada
@@ -171,11 +187,7 @@ async fn hints(ada: &Client) -> toml::Table {
     let models = ada.get("/api/v1/models").await.ok();
     let models = models.as_array().or_else(|| models["models"].as_array()).unwrap();
     let models: Vec<&str> = models.iter().map(|model| model["id"].as_str().unwrap()).collect();
-    let url = url::Url::parse(&output).unwrap();
-    let query: BTreeMap<_, _> = url.query_pairs().into_owned().collect();
-    let key = url.path().strip_prefix("/outputs/").unwrap();
 
-    let mut hints = toml::Table::new();
     let (mut dictionaries, mut parameters) = (toml::Table::new(), toml::Table::new());
     let mut hint = |name: &str, values: Vec<&str>, probability: f64, places: &[&str]| {
         let values: Vec<toml::Value> = values.into_iter().map(Into::into).collect();
@@ -202,17 +214,23 @@ async fn hints(ada: &Client) -> toml::Table {
         0.7,
         &["path.project_id", "query.project_id", "body.project_id"],
     );
-    hint("models", models, 0.8, &["path.model_id", "body.model_id"]);
+    hint("models", models, 0.8, &["body.model_id"]);
     hint("prompts", vec!["a lighthouse in the fog"], 0.7, &["body.prompt"]);
     hint("providers", vec!["fal", "sandbox"], 0.8, &["path.provider"]);
-    hint("keys", vec![key], 0.9, &["path.key"]);
     hint("expiries", vec![&query["exp"]], 0.9, &["query.exp"]);
     hint("signatures", vec![&query["sig"]], 0.9, &["query.sig"]);
     hint("emails", vec![&ada.email], 0.5, &["body.email", "query.email"]);
     hint("passwords", vec![tests::harness::PASSWORD], 0.5, &["body.password"]);
-    hints.insert("dictionaries".into(), dictionaries.into());
-    hints.insert("parameters".into(), parameters.into());
-    hints
+    let mut config = toml::Table::new();
+    config.insert("dictionaries".into(), dictionaries.into());
+    config.insert("parameters".into(), parameters.into());
+    let model = json!({"model_id": "sandbox/image"});
+    let paths = json!({
+        "/api/v1/models/{model_id}": model,
+        "/api/v1/models/{model_id}/pricing": model,
+        "/outputs/{key}": {"key": key},
+    });
+    Hints { config, paths }
 }
 
 /// How many operations the document has.
@@ -232,7 +250,7 @@ async fn no_input_breaks_the_server_or_the_document() {
     let server = Server::with(Options::new().fal(&sim)).await;
     let ada = server.register("ada").await;
     server.grant(&ada, 1_000_000_000);
-    let fuzzer = Fuzzer::new(&server, hints(&ada).await).await;
+    let fuzzer = Fuzzer::new(&server, &hints(&ada).await).await;
     let document = operations(&server).await;
 
     let mut left_out = vec!["--exclude-path", LOGOUT];

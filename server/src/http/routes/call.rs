@@ -24,7 +24,9 @@ const PARAMETER_NAME_MAX_CHARS: usize = 100;
 
 /// What to generate.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
-#[salvo(schema(name = "GenerationCall"))]
+#[salvo(schema(name = "GenerationCall", example = json!({
+    "model_id": "sandbox/image", "prompt": "a lighthouse in the fog", "parameters": {"image_size": "square"}
+})))]
 pub struct CallBody {
     /// Id of a model from one of the listings.
     #[salvo(schema(min_length = 1, max_length = 100, example = json!("sandbox/image")))]

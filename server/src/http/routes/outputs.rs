@@ -46,8 +46,6 @@ impl ToSchema for Bytes {
         (status_code = 200, description = "The file", body = Bytes, content_type = ["image/*", "video/*", "audio/*"]),
         (status_code = 206, description = "The asked part of the file", body = Bytes, content_type = ["image/*", "video/*", "audio/*"]),
         (status_code = 304, description = "Unchanged since the ETag or time that was sent"),
-        (status_code = 412, description = "Changed since the ETag or time that was sent"),
-        (status_code = 416, description = "The file has no such part"),
     ),
     status_codes(200, 206, 304, 400, 403, 404, 412, 416, 500)
 )]
@@ -84,8 +82,16 @@ async fn output_file(req: &mut Request, depot: &mut Depot, res: &mut Response) -
     headers.insert(CACHE_CONTROL, cache_control(exp, now.seconds()));
     headers.insert(CONTENT_DISPOSITION, disposition(key));
     file.send_with_method(req.method(), req.headers(), res).await;
-    if res.status_code.is_none() {
-        res.status_code(StatusCode::OK);
+    match res.status_code {
+        None => {
+            res.status_code(StatusCode::OK);
+        }
+        // What it says is about this request: nothing to keep, nothing to save.
+        Some(status) if status.is_client_error() => {
+            res.headers_mut().remove(CACHE_CONTROL);
+            res.headers_mut().remove(CONTENT_DISPOSITION);
+        }
+        Some(_) => {}
     }
     Ok(())
 }
