@@ -233,11 +233,12 @@ async fn hints(ada: &Client) -> Hints {
     Hints { config, paths }
 }
 
-/// How many operations the document has.
+/// How many operations the document has, apart from the document's own, which Schemathesis reads instead.
 async fn operations(server: &Server) -> usize {
     let document = server.anonymous().get("/openapi.json").await.ok();
-    let paths = document["paths"].as_object().unwrap();
-    paths.values().map(|item| item.as_object().unwrap().len()).sum()
+    let paths = document["paths"].as_object().unwrap().iter();
+    let others = paths.filter(|(path, _)| *path != "/openapi.json");
+    others.map(|(_, item)| item.as_object().unwrap().len()).sum()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

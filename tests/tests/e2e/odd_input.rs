@@ -40,6 +40,11 @@ async fn conditions_and_ranges_that_do_not_hold_keep_their_status() {
         "a foreign unit is ignored"
     );
     assert_eq!(fetch("Range", "bytes=0-0").await.status, 206);
+    // The signed URL is the permission, for any page; whose cookies it brings does not matter.
+    let whole = fetch("Origin", "https://example.com").await;
+    assert_eq!(whole.header("access-control-allow-origin"), "*");
+    assert_eq!(whole.header("access-control-allow-credentials"), "");
+    assert!(!server.log_text().contains(" ERROR "), "a good fetch is no error");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
