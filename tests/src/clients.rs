@@ -1,6 +1,6 @@
-//! Official client libraries, installed once per set of versions, and scripts that use them.
+//! Official client libraries and foreign tools, installed once per set of versions, and scripts that use them.
 //!
-//! The versions are in `tests/clients/requirements.txt` and `package.json`. They are installed with pip and npm into
+//! The versions are in `tests/clients/requirements*.txt` and `package.json`. They are installed with pip and npm into
 //! the build folder, under a name that contains a hash of those files, so that a change installs anew and nothing
 //! else does. A machine without Python or Node fails the test: an official client that did not run proves nothing.
 
@@ -26,19 +26,25 @@ pub fn folder() -> PathBuf {
 /// # Errors
 /// If `python3` or its `venv` module is missing, or pip fails.
 pub fn python(cache: &Path) -> Result<PathBuf> {
-    python_with(cache, "python", "requirements.txt")
+    let home = virtual_environment(cache, "python", "requirements.txt")?;
+    Ok(home.join("bin/python"))
 }
 
-/// Installs what `requirements` (a file in [`folder`]) names into an environment of its own below `cache` unless it is
-/// there, and gives its interpreter. Blocks.
+/// Installs Schemathesis below `cache` unless it is there, and gives its program. Blocks.
 ///
 /// # Errors
 /// If `python3` or its `venv` module is missing, or pip fails.
-pub fn python_with(cache: &Path, name: &str, requirements: &str) -> Result<PathBuf> {
+pub fn schemathesis(cache: &Path) -> Result<PathBuf> {
+    let home = virtual_environment(cache, "schemathesis", "requirements-fuzz.txt")?;
+    Ok(home.join("bin/schemathesis"))
+}
+
+/// A virtual environment with what one requirements file names.
+fn virtual_environment(cache: &Path, name: &str, requirements: &str) -> Result<PathBuf> {
     let version = output(Command::new("python3").arg("--version"))
         .context("the client tests need python3 (with its venv module) on the PATH")?;
     let requirements = folder().join(requirements);
-    let home = install(cache, name, &version, &[&requirements], |home| {
+    install(cache, name, &version, &[&requirements], |home| {
         output(Command::new("python3").args(["-m", "venv"]).arg(home))
             .context("make a virtual environment (Debian: apt install python3-venv)")?;
         output(
@@ -47,8 +53,7 @@ pub fn python_with(cache: &Path, name: &str, requirements: &str) -> Result<PathB
                 .arg(&requirements),
         )?;
         Ok(())
-    })?;
-    Ok(home.join("bin/python"))
+    })
 }
 
 /// Installs the Node clients below `cache` unless they are there, and gives the folder with their `node_modules`;

@@ -7,7 +7,7 @@ use salvo::oapi::{Info, OpenApi, Operation, SecurityScheme, Server, Tag};
 use std::collections::BTreeSet;
 use tracing::subscriber::NoSubscriber;
 
-/// Names and descriptions of the groups of operations, in the order of the page.
+/// Names and descriptions of the groups of operations. `page.js` has their order.
 const TAGS: &[(&str, &str)] = &[
     ("auth", "Accounts and tokens."),
     ("user", "The signed-in person."),

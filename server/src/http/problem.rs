@@ -62,16 +62,21 @@ codes! {
     EmailTaken = CONFLICT, "email_taken", "E-mail already registered";
     /// Not possible in the present state.
     Conflict = CONFLICT, "conflict", "Not possible now";
+    /// The condition the client sent does not hold.
+    PreconditionFailed = PRECONDITION_FAILED, "precondition_failed", "The condition does not hold";
     /// The body is larger than allowed.
     TooLarge = PAYLOAD_TOO_LARGE, "payload_too_large", "The body is too large";
     /// The body's media type is not one this route reads.
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Media type not supported";
+    /// The file has no such part.
+    RangeNotSatisfiable = RANGE_NOT_SATISFIABLE, "range_not_satisfiable", "No such part";
     /// Understood, but some fields break their rules.
     Invalid = UNPROCESSABLE_ENTITY, "validation_failed", "Some fields are not valid";
     /// The model is not in the registry.
     UnknownModel = UNPROCESSABLE_ENTITY, "unknown_model", "Unknown model";
-    /// The model cannot be used at present.
-    ModelUnavailable = SERVICE_UNAVAILABLE, "model_unavailable", "The model is not available";
+    /// The model is in the registry, but this server cannot run it. The client's to fix, by another model: trying again
+    /// does not help, and no alarm on 5xx should ring.
+    ModelUnavailable = UNPROCESSABLE_ENTITY, "model_unavailable", "The model is not available";
     /// The idempotency key belongs to another request.
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency key reused";
     /// Too many requests.
@@ -205,6 +210,14 @@ impl Problem {
             ),
             StatusCode::NOT_ACCEPTABLE => (Code::NotAcceptable, "Accept application/json"),
             StatusCode::CONFLICT => (Code::Conflict, "Not possible in the present state"),
+            StatusCode::PRECONDITION_FAILED => (
+                Code::PreconditionFailed,
+                "The file is not the one of the ETag or time that was sent",
+            ),
+            StatusCode::RANGE_NOT_SATISFIABLE => (
+                Code::RangeNotSatisfiable,
+                "Send one range within the file, such as bytes=0-1023; Content-Range says how long it is",
+            ),
             StatusCode::PAYLOAD_TOO_LARGE => (Code::TooLarge, "The body is larger than this route accepts"),
             StatusCode::UNSUPPORTED_MEDIA_TYPE => (Code::UnsupportedMediaType, "Send the body as application/json"),
             StatusCode::UNPROCESSABLE_ENTITY => (Code::Invalid, "Some fields are not valid"),
@@ -385,8 +398,10 @@ impl EndpointOutRegister for Problem {
             ("403", "Not allowed"),
             ("404", "Not found"),
             ("409", "Not possible now"),
+            ("412", "The condition does not hold"),
             ("413", "The body is too large"),
             ("415", "Media type not supported"),
+            ("416", "The file has no such part"),
             ("422", "Some fields are not valid"),
             ("429", "Too many requests"),
             ("500", "Ours to fix"),

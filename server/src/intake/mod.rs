@@ -235,13 +235,13 @@ impl Intake {
         };
         if !registry.is_available(model) {
             return Err(Refusal::ModelUnavailable(
-                "The operator has switched this model off".into(),
+                "the operator has switched this model off; choose another one".into(),
             ));
         }
         match self.providers.get(&model.provider) {
             Some(provider) if provider.not_ready.is_none() => Ok(Arc::clone(model)),
             _ => Err(Refusal::ModelUnavailable(
-                "The provider of this model is not configured on this server".into(),
+                "the provider of this model is not configured on this server; choose another model".into(),
             )),
         }
     }

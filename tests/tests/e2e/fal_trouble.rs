@@ -129,7 +129,7 @@ async fn private_addresses_are_refused_unless_allowed() {
     let ada = server.register("ada").await;
     ada.try_submit(MODEL, "x", json!({}))
         .await
-        .problem(503, "model_unavailable");
+        .problem(422, "model_unavailable");
     assert_eq!(ada.statement().await, ["bonus +1000"]);
     assert_eq!((sim.requests().len(), sim.refusals().len()), (0, 0));
 }

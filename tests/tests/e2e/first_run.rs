@@ -159,7 +159,7 @@ async fn without_a_key_fal_s_models_are_listed_and_refused_with_a_reason() {
     let problem = ada
         .try_submit("fal-ai/veo3", "a city", json!({}))
         .await
-        .problem(503, "model_unavailable");
+        .problem(422, "model_unavailable");
     assert!(!problem["detail"].as_str().unwrap().contains("FAL_KEY"), "{problem}");
     assert_eq!(ada.balance().await, 1000);
 }

@@ -15,6 +15,7 @@ mod idempotency;
 mod identity;
 mod listings;
 mod money;
+mod odd_input;
 mod operations;
 mod ownership;
 mod projects;

@@ -138,7 +138,7 @@ async fn a_model_that_is_switched_off_is_refused_and_its_jobs_end() {
     .await;
     ada.try_submit("sandbox/image", "x", json!({}))
         .await
-        .problem(503, "model_unavailable");
+        .problem(422, "model_unavailable");
     ada.wait_for(&running, "completed").await;
     assert_eq!(ada.balance().await, 995);
 }

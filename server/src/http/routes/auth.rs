@@ -313,7 +313,7 @@ async fn logout(depot: &mut Depot) -> Result<Json<Done>> {
 
 /// Which stream a token is for.
 #[derive(Deserialize, Default, ToSchema)]
-#[salvo(schema(name = "StreamTokenRequest"))]
+#[salvo(schema(name = "StreamTokenRequest", example = json!({})))]
 struct StreamTokenRequest {
     /// One of your generations; without it the token opens the stream of any of them.
     #[serde(default)]

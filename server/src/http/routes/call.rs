@@ -24,7 +24,9 @@ const PARAMETER_NAME_MAX_CHARS: usize = 100;
 
 /// What to generate.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
-#[salvo(schema(name = "GenerationCall"))]
+#[salvo(schema(name = "GenerationCall", example = json!({
+    "model_id": "sandbox/image", "prompt": "a lighthouse in the fog", "parameters": {"image_size": "square"}
+})))]
 pub struct CallBody {
     /// Id of a model from one of the listings.
     #[salvo(schema(min_length = 1, max_length = 100, example = json!("sandbox/image")))]
@@ -240,7 +242,8 @@ pub fn refused(refusal: Refusal) -> Problem {
                 "enum",
             )])
         }
-        Refusal::ModelUnavailable(reason) => Problem::new(Code::ModelUnavailable, reason),
+        Refusal::ModelUnavailable(reason) => Problem::new(Code::ModelUnavailable, format!("model_id: {reason}"))
+            .with_errors(vec![FieldError::new(&["body", "model_id"], reason, "unavailable")]),
         Refusal::Invalid(faults) => Problem::call("body", faults),
         Refusal::KeyReused => Problem::new(
             Code::IdempotencyKeyReused,

@@ -38,7 +38,9 @@ pub struct CreateCall {
 
 /// The fields of a form.
 #[derive(Debug, Deserialize, ToSchema)]
-#[salvo(schema(name = "GenerationForm"))]
+#[salvo(schema(name = "GenerationForm", example = json!({
+    "model_id": "sandbox/image", "prompt": "a lighthouse in the fog", "parameters": "{\"image_size\": \"square\"}"
+})))]
 #[allow(dead_code, reason = "documentation: forms are read field by field")]
 struct FormFields {
     #[salvo(schema(min_length = 1, max_length = 100))]

@@ -279,7 +279,7 @@ struct ModelDetail {
 /// The id's slashes may be encoded or not.
 #[endpoint(
     tags("models"),
-    parameters(("model_id" = String, Path, description = "Contains slashes.")),
+    parameters(("model_id" = String, Path, min_length = 1, max_length = 100, description = "Contains slashes.")),
     responses((status_code = 304, description = "Unchanged since the ETag that was sent")),
     status_codes(200, 304, 404, 500)
 )]
@@ -315,7 +315,7 @@ struct ModelPricing {
 /// Base price of a model
 #[endpoint(
     tags("models"),
-    parameters(("model_id" = String, Path, description = "Contains slashes.")),
+    parameters(("model_id" = String, Path, min_length = 1, max_length = 100, description = "Contains slashes.")),
     responses((status_code = 304, description = "Unchanged since the ETag that was sent")),
     status_codes(200, 304, 404, 500)
 )]

@@ -3,14 +3,14 @@
 
 use salvo::fs::NamedFile;
 use salvo::http::StatusCode;
-use salvo::http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue,
-};
+use salvo::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue};
 use salvo::oapi::{BasicType, Components, KnownFormat, Object, RefOr, Schema, SchemaFormat, ToSchema, endpoint};
 use salvo::{Depot, Request, Response, Router};
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use crate::clock;
+use crate::http::hoops::EveryOrigin;
 use crate::http::input::{Query, services};
 use crate::http::problem::{Code, Problem, Result};
 use crate::outputs::Outputs;
@@ -46,13 +46,11 @@ impl ToSchema for Bytes {
         (status_code = 200, description = "The file", body = Bytes, content_type = ["image/*", "video/*", "audio/*"]),
         (status_code = 206, description = "The asked part of the file", body = Bytes, content_type = ["image/*", "video/*", "audio/*"]),
         (status_code = 304, description = "Unchanged since the ETag or time that was sent"),
-        (status_code = 412, description = "Changed since the ETag or time that was sent"),
-        (status_code = 416, description = "The file has no such part"),
     ),
     status_codes(200, 206, 304, 400, 403, 404, 412, 416, 500)
 )]
 async fn output_file(req: &mut Request, depot: &mut Depot, res: &mut Response) -> Result<()> {
-    let services = services(depot)?;
+    let services = Arc::clone(services(depot)?);
     let key = req.params().get("key").map(String::as_str).unwrap_or_default();
     let query = Query::of(req);
     let now = clock::now();
@@ -71,8 +69,8 @@ async fn output_file(req: &mut Request, depot: &mut Depot, res: &mut Response) -
         Err(salvo::Error::Io(error)) if error.kind() == ErrorKind::NotFound => return Err(Problem::not_found("File")),
         Err(error) => return Err(Problem::internal(error)),
     };
+    depot.insert_typed(EveryOrigin);
     let headers = res.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(
         HeaderName::from_static("cross-origin-resource-policy"),
         HeaderValue::from_static("cross-origin"),
@@ -84,8 +82,16 @@ async fn output_file(req: &mut Request, depot: &mut Depot, res: &mut Response) -
     headers.insert(CACHE_CONTROL, cache_control(exp, now.seconds()));
     headers.insert(CONTENT_DISPOSITION, disposition(key));
     file.send_with_method(req.method(), req.headers(), res).await;
-    if res.status_code.is_none() {
-        res.status_code(StatusCode::OK);
+    match res.status_code {
+        None => {
+            res.status_code(StatusCode::OK);
+        }
+        // What it says is about this request: nothing to keep, nothing to save.
+        Some(status) if status.is_client_error() => {
+            res.headers_mut().remove(CACHE_CONTROL);
+            res.headers_mut().remove(CONTENT_DISPOSITION);
+        }
+        Some(_) => {}
     }
     Ok(())
 }

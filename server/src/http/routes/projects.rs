@@ -116,7 +116,7 @@ impl From<Project> for ProjectView {
 
 /// A new project.
 #[derive(Deserialize, ToSchema)]
-#[salvo(schema(name = "ProjectCreate"))]
+#[salvo(schema(name = "ProjectCreate", example = json!({"name": "Lighthouses", "tags": ["coast"]})))]
 struct ProjectCreate {
     /// Not blank.
     #[salvo(schema(min_length = 1, max_length = 100, example = json!("Lighthouses")))]

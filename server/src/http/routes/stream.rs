@@ -44,14 +44,16 @@ pub fn router() -> Router {
         .get(StreamGeneration::default())
 }
 
-/// One event of the stream; the answer is any number of them.
+/// One event of a stream.
 #[derive(ToSchema)]
 #[salvo(schema(name = "StreamEvent"))]
-#[allow(dead_code, reason = "documentation: frames are written as text")]
+#[allow(dead_code, reason = "documentation: frames are written by hand, see `frame`")]
 struct StreamEvent {
-    /// Number of the event, to go on from.
+    /// Number of the event, for `Last-Event-ID`.
+    #[salvo(schema(pattern = "^[0-9]+$", example = json!("91")))]
     id: String,
-    /// JSON as text: `{"event": <name>, "data": {...}}`.
+    /// JSON text: `{"event": <name>, "data": {...}}`.
+    #[salvo(schema(example = json!("{\"event\":\"queued\",\"data\":{\"status\":\"queued\",\"position\":0}}")))]
     data: String,
 }
 

@@ -147,7 +147,7 @@ async fn refusals_are_honest_and_change_nothing() {
         (json!({"model_id": "nope", "prompt": "x"}), 422, "unknown_model"),
         (
             json!({"model_id": "fal-ai/veo3", "prompt": "x"}),
-            503,
+            422,
             "model_unavailable",
         ),
         (
