@@ -7,5 +7,6 @@
 pub mod clients;
 pub mod fal_sim;
 pub mod harness;
+pub mod process;
 pub mod store_suite;
 pub mod tls;

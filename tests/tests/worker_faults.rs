@@ -7,28 +7,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 use tempfile::TempDir;
+use tests::process;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use velro_plugin::{ErrorKind, Event, Fault, HttpRequest, Job, Manifest, Method, Provider, Retry, Step};
 
-use velro::catalog::{ClientCall, Registry, Shelf};
+use velro::catalog::{ClientCall, Registry};
 use velro::clock;
-use velro::config::{Config, Overrides};
+use velro::config::Config;
 use velro::generation::{AttemptState, Status};
 use velro::id::{AttemptId, GenerationId, UserId};
 use velro::intake::{Intake, Request, Stopped};
 use velro::ledger::Credits;
-use velro::outputs::Outputs;
-use velro::provider::{LoadedProvider, ProviderShelf};
-use velro::queue::Queue;
-use velro::queue::live::Live;
-use velro::queue::memory::MemoryQueue;
-use velro::store::sqlite::{OpenOptions, SqliteStore};
-use velro::store::{BeginAttempt, NewUser, Role, Store};
-use velro::telemetry::Metrics;
-use velro::upstream::Upstream;
+use velro::provider::LoadedProvider;
+use velro::store::{BeginAttempt, Store};
 use velro::worker::{Settings, Tools, Worker};
 
 const MODEL: &str = "sandbox/image";
@@ -115,31 +109,8 @@ struct World {
 impl World {
     async fn new() -> World {
         let folder = tempfile::tempdir().unwrap();
-        let providers = concat!(env!("CARGO_MANIFEST_DIR"), "/../providers.toml");
-        let env = [
-            ("VELRO_DATA", folder.path().display().to_string()),
-            ("VELRO_PROVIDERS", providers.to_owned()),
-            ("UPSTREAM_ALLOW_PRIVATE", "true".to_owned()),
-        ];
-        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let (config, _) = Config::load(&Overrides::default(), &env).unwrap();
-        let path = folder.path().join("velro.db");
-        let options = OpenOptions {
-            create: true,
-            migrate: true,
-        };
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path.to_str().unwrap(), options).await.unwrap());
-        let user = UserId::new();
-        let new = NewUser {
-            id: user,
-            email: "a@example.com".into(),
-            password_hash: None,
-            full_name: None,
-            role: Role::User,
-            start_credits: Credits(START_CREDITS),
-            now: clock::now(),
-        };
-        store.create_user(new).await.unwrap();
+        let config = process::config(folder.path(), &[]).unwrap();
+        let (store, user) = process::store_with_user(folder.path(), START_CREDITS).await.unwrap();
         World {
             _folder: folder,
             config,
@@ -166,31 +137,7 @@ impl World {
 
     /// A process over this world's store, with these providers.
     fn tools(&self, registry: Registry, providers: HashMap<String, Arc<LoadedProvider>>) -> (Intake, Tools) {
-        let providers = Arc::new(ProviderShelf::new(providers));
-        let shelf = Arc::new(Shelf::new(registry));
-        let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());
-        let live = Arc::new(Live::default());
-        let metrics = Arc::new(Metrics::new().unwrap());
-        let intake = Intake {
-            store: Arc::clone(&self.store),
-            shelf: Arc::clone(&shelf),
-            providers: Arc::clone(&providers),
-            queue: Arc::clone(&queue),
-            live: Arc::clone(&live),
-            metrics: Arc::clone(&metrics),
-        };
-        let tools = Tools {
-            store: Arc::clone(&self.store),
-            queue,
-            live,
-            shelf,
-            providers,
-            upstream: Arc::new(Upstream::new(&self.config).unwrap()),
-            outputs: Arc::new(Outputs::new(&self.config).unwrap()),
-            metrics,
-            notes: Arc::default(),
-        };
-        (intake, tools)
+        process::tools(&self.config, Arc::clone(&self.store), registry, providers).unwrap()
     }
 
     async fn submit(&self, intake: &Intake) -> GenerationId {

@@ -13,27 +13,21 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use tempfile::TempDir;
 use tests::fal_sim::{FalSim, Options, Settings as SimSettings};
+use tests::process;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use dying_store::{DyingStore, When};
-use velro::catalog::{ClientCall, Registry, Shelf};
+use velro::catalog::{ClientCall, Registry};
 use velro::clock;
-use velro::config::{Config, Overrides};
+use velro::config::Config;
 use velro::generation::{AttemptState, Generation, Status};
 use velro::id::{GenerationId, UserId};
 use velro::intake::{Intake, Request};
 use velro::ledger::Credits;
-use velro::outputs::Outputs;
-use velro::provider::{ProviderShelf, load_all};
-use velro::queue::Queue;
-use velro::queue::live::Live;
-use velro::queue::memory::MemoryQueue;
-use velro::store::sqlite::{OpenOptions, SqliteStore};
-use velro::store::{NewUser, Role, Store};
-use velro::telemetry::Metrics;
-use velro::upstream::Upstream;
-use velro::worker::{Settings, Tools, Worker};
+use velro::provider::load_all;
+use velro::store::Store;
+use velro::worker::{Settings, Worker};
 
 const MODEL: &str = "fal-ai/imagen4/preview/ultra";
 const START_CREDITS: i64 = 1000;
@@ -61,35 +55,14 @@ impl World {
         })
         .await
         .unwrap();
-        let providers = concat!(env!("CARGO_MANIFEST_DIR"), "/../providers.toml");
         let env = [
-            ("VELRO_DATA", folder.path().display().to_string()),
-            ("VELRO_PROVIDERS", providers.to_owned()),
-            ("FAL_KEY", "key:secret".to_owned()),
-            ("FAL_QUEUE_URL", sim.base_url.clone()),
-            ("FAL_RUN_URL", sim.run_url()),
-            ("FAL_REST_URL", sim.base_url.clone()),
-            ("UPSTREAM_ALLOW_PRIVATE", "true".to_owned()),
+            ("FAL_KEY", "key:secret"),
+            ("FAL_QUEUE_URL", &sim.base_url),
+            ("FAL_RUN_URL", &sim.run_url()),
+            ("FAL_REST_URL", &sim.base_url),
         ];
-        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let (config, _) = Config::load(&Overrides::default(), &env).unwrap();
-        let path = folder.path().join("velro.db");
-        let options = OpenOptions {
-            create: true,
-            migrate: true,
-        };
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path.to_str().unwrap(), options).await.unwrap());
-        let user = UserId::new();
-        let new = NewUser {
-            id: user,
-            email: "a@example.com".into(),
-            password_hash: None,
-            full_name: None,
-            role: Role::User,
-            start_credits: Credits(START_CREDITS),
-            now: clock::now(),
-        };
-        store.create_user(new).await.unwrap();
+        let config = process::config(folder.path(), &env).unwrap();
+        let (store, user) = process::store_with_user(folder.path(), START_CREDITS).await.unwrap();
         World {
             _folder: folder,
             config,
@@ -102,30 +75,8 @@ impl World {
     /// A process over a store: its own queue, hub and worker.
     fn process(&self, store: Arc<dyn Store>) -> (Intake, Worker) {
         let registry = Registry::from_file(&self.config.providers_path, clock::now()).unwrap();
-        let providers = Arc::new(ProviderShelf::new(load_all(&self.config, &registry)));
-        let shelf = Arc::new(Shelf::new(registry));
-        let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());
-        let live = Arc::new(Live::default());
-        let metrics = Arc::new(Metrics::new().unwrap());
-        let intake = Intake {
-            store: Arc::clone(&store),
-            shelf: Arc::clone(&shelf),
-            providers: Arc::clone(&providers),
-            queue: Arc::clone(&queue),
-            live: Arc::clone(&live),
-            metrics: Arc::clone(&metrics),
-        };
-        let tools = Tools {
-            store,
-            queue,
-            live,
-            shelf,
-            providers,
-            upstream: Arc::new(Upstream::new(&self.config).unwrap()),
-            outputs: Arc::new(Outputs::new(&self.config).unwrap()),
-            metrics,
-            notes: Arc::default(),
-        };
+        let providers = load_all(&self.config, &registry);
+        let (intake, tools) = process::tools(&self.config, store, registry, providers).unwrap();
         let settings = Settings {
             sweep_every: Duration::from_millis(50),
             ..Settings::new(None, Duration::from_secs(5))
