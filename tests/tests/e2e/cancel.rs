@@ -1,5 +1,7 @@
 //! Cancelling, and cancelling against completing.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tests::fal_sim::{FalSim, Options as SimOptions, Phase, Settings};
 use tests::harness::{Client, Options, SOON, Server, race};
@@ -98,12 +100,23 @@ async fn a_job_that_fal_does_not_stop_is_delivered_and_paid() {
     assert_eq!(ada.statement().await, ["bonus +1000", "usage -500"]);
 }
 
-/// How one race ended: what cancel said, and what the generation says.
-async fn run_race(client: &Client, number: usize) -> bool {
+/// When to cancel: later after a cancel that won, sooner after one that lost. So the two meet on any machine, and most
+/// races are close; the cancels win more often because a picture costs more time to draw than not to draw.
+struct Aim(Duration);
+
+impl Aim {
+    fn learn(&mut self, cancelled: bool) {
+        let aim = self.0.as_micros() as u64;
+        let next = if cancelled { aim + aim / 10 + 500 } else { aim - aim / 3 };
+        self.0 = Duration::from_micros(next.min(10_000_000));
+    }
+}
+
+/// One race: whether it ended cancelled.
+async fn run_race(client: &Client, aim: &mut Aim) -> bool {
     let parameters = json!({"image_size": "square", "latency_ms": 20, "seed": 1});
     let id = client.submit("sandbox/image", "race", parameters).await;
-    // Between at once and clearly too late.
-    tokio::time::sleep(std::time::Duration::from_millis((number * 7 % 120) as u64)).await;
+    tokio::time::sleep(aim.0).await;
     let answers = race(2, |_| client.cancel(&id)).await;
     let said: Vec<bool> = answers
         .into_iter()
@@ -122,6 +135,7 @@ async fn run_race(client: &Client, number: usize) -> bool {
     let events = client.stream_after(&id, "0").await.rest().await;
     let finals: Vec<&str> = events.iter().filter(|f| f.is_final()).map(|f| f.event()).collect();
     assert_eq!(finals, [if cancelled { "cancelled" } else { "completed" }]);
+    aim.learn(cancelled);
     cancelled
 }
 
@@ -137,8 +151,9 @@ async fn cancel_races_completion_a_thousand_times_and_the_money_follows() {
         let client = &people[person];
         async move {
             let mut cancelled = 0;
-            for number in 0..RACES / PEOPLE {
-                cancelled += usize::from(run_race(client, person + number * 11).await);
+            let mut aim = Aim(Duration::from_millis(40));
+            for _ in 0..RACES / PEOPLE {
+                cancelled += usize::from(run_race(client, &mut aim).await);
             }
             cancelled
         }
@@ -149,8 +164,9 @@ async fn cancel_races_completion_a_thousand_times_and_the_money_follows() {
         assert_eq!(client.balance().await, 1000 - 5 * delivered);
     }
     let cancelled: usize = wins.iter().sum();
+    let close = RACES / 10..RACES * 9 / 10;
     assert!(
-        cancelled > 0 && cancelled < RACES,
-        "one side won all {RACES} races: {cancelled} cancelled"
+        close.contains(&cancelled),
+        "no race: {cancelled} of {RACES} were cancelled"
     );
 }
