@@ -33,15 +33,7 @@ const RESPONSE_TIME: HeaderName = HeaderName::from_static("x-response-time");
 /// Puts the hoops around a service.
 pub(super) fn wrap(service: Service, services: Arc<Services>) -> Service {
     let cors = cors(&services.config);
-    service
-        .hoop(Edge { services })
-        .hoop_when(cors, |req, _| !is_signed_file(req))
-        .hoop(CatchPanic::new())
-}
-
-/// Signed files are open to every page, without credentials; they say so themselves.
-fn is_signed_file(req: &Request) -> bool {
-    req.uri().path().starts_with("/outputs/")
+    service.hoop(Edge { services }).hoop(cors).hoop(CatchPanic::new())
 }
 
 /// The outermost hoop.
