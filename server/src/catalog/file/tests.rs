@@ -51,7 +51,7 @@ fn the_small_file_is_read_as_written() {
     assert!(provider.enabled);
     assert_eq!(
         (provider.concurrency, provider.concurrency_per_user, provider.timeout_ms),
-        (20, 5, 30_000)
+        (20, 5, 20_000)
     );
     let model = registry.model("a/b").unwrap();
     assert_eq!((model.name.as_str(), model.provider_model.as_str()), ("B", "a/b"));
