@@ -3,7 +3,7 @@
 //! - [`Server`] starts `velro`, kills it, restarts it, runs its sub-commands on the same data, and closes every test
 //!   with the same assertions: it ends in an orderly way, `velro ledger verify` is clean and no hold is left open.
 //! - [`Client`] is one person at one server; [`Reply`] is an answer whole; [`Stream`] reads server-sent events.
-//! - [`token`] forges JWTs, [`media`] looks into delivered files, [`race`] runs many calls at once.
+//! - [`token`] forges JWTs, [`media`] looks into delivered files, [`race()`] runs many calls at once.
 //!
 //! Everything here waits for conditions with a deadline; nothing sleeps and hopes.
 
