@@ -15,8 +15,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 use velro_plugin::{
-    Action, ErrorKind, Event, Failure, Fault, FaultCode, Header, HttpRequest, Job, Outcome, Params, Progress, Response,
-    Retry, Source, Step,
+    Action, ErrorKind, Event, Failure, Fault, FaultCode, Header, HttpRequest, Job, Params, Progress, Response, Retry,
+    Source, Step,
 };
 
 use super::happened::Happened;
@@ -158,8 +158,7 @@ impl Drive {
                 Err(fault) => return self.faulted(&fault).await,
             };
             let progress = step.progress.as_ref().and_then(|p| self.worth_showing(p));
-            let keep = |action: Action| Step { action, ..step.clone() };
-            match step.action.clone() {
+            match &step.action {
                 Action::Http(request) if request.effect.is_submit() => {
                     if self.work.attempt.state != AttemptState::Prepared {
                         return self
@@ -174,7 +173,7 @@ impl Drive {
                         return next;
                     }
                     failpoint::at("worker::sending");
-                    happened = self.perform(&request).await;
+                    happened = self.perform(request).await;
                     failpoint::at("worker::answered");
                 }
                 Action::Http(request) => {
@@ -183,18 +182,18 @@ impl Drive {
                         AttemptState::Unknown => self.work.attempt.state,
                         state => state,
                     };
-                    let pending = Pending::Request(StoredRequest::from(&request));
+                    let pending = Pending::Request(StoredRequest::from(request));
                     if let Err(next) = self.save(&step, state, pending, clock::now(), progress).await {
                         return next;
                     }
-                    happened = self.perform(&request).await;
+                    happened = self.perform(request).await;
                 }
                 Action::Wait { ms } => {
                     let state = self.state_after(&step, ambiguous, from_webhook);
                     if state == AttemptState::Unknown {
                         return self.park(Some(&step), "the answer to the paid request was lost").await;
                     }
-                    let due = clock::now().plus(self.pace(Duration::from_millis(ms)));
+                    let due = clock::now().plus(self.pace(Duration::from_millis(*ms)));
                     let cancel = match self.save(&step, state, Pending::Wait, due, progress).await {
                         Ok(cancel) => cancel,
                         Err(next) => return next,
@@ -215,27 +214,26 @@ impl Drive {
                     {
                         // The bytes are in the answer at hand and nowhere else: copy first, then settle.
                         self.work.attempt.state = AttemptState::Accepted;
-                        return self.collect_from(outcome, body.as_deref()).await;
+                        return self.collect_from(outcome.clone(), body.as_deref()).await;
                     }
                     let pending = Pending::Collect {
                         outcome: outcome.clone(),
                         tries: 0,
                     };
-                    let step = keep(Action::Done(Outcome::default()));
                     if let Err(next) = self
                         .save(&step, AttemptState::Accepted, pending, clock::now(), progress)
                         .await
                     {
                         return next;
                     }
-                    return self.collect(outcome, 0).await;
+                    return self.collect(outcome.clone(), 0).await;
                 }
                 Action::Fail(failure) => {
                     // Only the answer to the paid request itself is a refusal; what a look-up after it says, or fails
                     // to say, does not make it unsent.
                     let looked_up = !matches!(self.work.attempt.pending, Pending::Submit);
                     let sending = self.work.attempt.state == AttemptState::Sending;
-                    return self.failed(failure, ambiguous || (sending && looked_up)).await;
+                    return self.failed(failure.clone(), ambiguous || (sending && looked_up)).await;
                 }
                 Action::Emit(_) => {
                     return self
