@@ -11,4 +11,5 @@ pub mod ports;
 pub mod process;
 pub mod services;
 pub mod store_suite;
+pub mod storm;
 pub mod tls;
