@@ -54,6 +54,7 @@ pub struct ClusterOptions {
     options: Options,
     ground: Ground,
     at_once: bool,
+    clocks_ms: Vec<i64>,
 }
 
 impl ClusterOptions {
@@ -65,6 +66,7 @@ impl ClusterOptions {
             options: Options::new(),
             ground: Ground::Shared,
             at_once: false,
+            clocks_ms: Vec::new(),
         }
     }
 
@@ -94,6 +96,24 @@ impl ClusterOptions {
     pub fn at_once(mut self) -> Self {
         self.at_once = true;
         self
+    }
+
+    /// The clocks of the replicas are wrong by so many milliseconds, in the order of the roles. (A build with the feature
+    /// `failpoints`.)
+    #[must_use]
+    pub fn wrong_clocks(mut self, off_by_ms: &[i64]) -> Self {
+        self.clocks_ms = off_by_ms.to_vec();
+        self
+    }
+
+    /// The role of every replica with what differs from replica to replica.
+    fn replicas(&self) -> impl Iterator<Item = Replica> {
+        let replicas = self.roles.iter().enumerate();
+        replicas.map(|(number, role)| Replica {
+            number,
+            role: *role,
+            clock_ms: self.clocks_ms.get(number).copied().unwrap_or_default(),
+        })
     }
 }
 
@@ -151,17 +171,15 @@ impl Cluster {
     /// # Errors
     /// If a service or a replica does not start.
     pub async fn try_start(options: ClusterOptions) -> Result<Self> {
-        let (services, common) = prepare(options.ground, options.options).await?;
+        let (services, mut common) = prepare(options.ground, options.options.clone()).await?;
         let folder = new_folder(&common)?;
         let mut replicas = Vec::new();
         if options.at_once {
-            let starts = options.roles.iter().enumerate();
-            let starts = starts.map(|(number, role)| start_replica(&folder, &common, *role, number));
+            let starts = options.replicas().map(|replica| replica.start(&folder, &common));
             replicas = try_join_all(starts).await?;
         } else {
-            let mut common = common;
-            for (number, role) in options.roles.iter().enumerate() {
-                let replica = start_replica(&folder, &common, *role, number).await?;
+            for replica in options.replicas() {
+                let replica = replica.start(&folder, &common).await?;
                 if common.webhooks {
                     // Providers call the first one, whoever asks them to.
                     common.webhooks = false;
@@ -253,8 +271,22 @@ async fn prepare(ground: Ground, options: Options) -> Result<(Services, Options)
     Ok((Services::Shared { _database: database }, options))
 }
 
-async fn start_replica(folder: &Arc<TempDir>, common: &Options, role: Role, number: usize) -> Result<Server> {
-    let name = format!("replica {number}, role {}", role.as_str());
-    let options = common.clone().env("VELRO_ROLE", role.as_str()).replica(name.clone());
-    Server::try_in(Arc::clone(folder), options).await.context(name)
+/// One replica before its start.
+#[derive(Debug, Clone, Copy)]
+struct Replica {
+    number: usize,
+    role: Role,
+    clock_ms: i64,
+}
+
+impl Replica {
+    async fn start(self, folder: &Arc<TempDir>, common: &Options) -> Result<Server> {
+        let role = self.role.as_str();
+        let name = format!("replica {}, role {role}", self.number);
+        let mut options = common.clone().env("VELRO_ROLE", role).replica(name.clone());
+        if self.clock_ms != 0 {
+            options = options.env("VELRO_CLOCK_SKEW_MS", self.clock_ms.to_string());
+        }
+        Server::try_in(Arc::clone(folder), options).await.context(name)
+    }
 }

@@ -16,6 +16,9 @@ pub(super) const CREDITS: i64 = 1_000_000;
 /// How long after the last blow the last generation may end: leases of dead workers have to run out.
 pub(super) const END_PATIENCE: Duration = Duration::from_secs(180);
 
+/// What the clocks of the workers are wrong by.
+const WRONG_CLOCKS_MS: [i64; 2] = [45_000, -45_000];
+
 /// A storm.
 #[derive(Debug, Clone)]
 pub struct Storm {
@@ -98,11 +101,14 @@ pub(super) async fn simulator() -> FalSim {
     sim.unwrap_or_else(|error| panic!("{error:#}"))
 }
 
-/// One API and `workers` workers over servers of their own. Redis keeps nothing: that must do no harm.
+/// One API and `workers` workers over servers of their own. Redis keeps nothing and the clocks of the workers are wrong:
+/// neither may do harm.
 pub(super) async fn cluster(options: Options, workers: usize) -> Cluster {
     let mut roles = vec![Role::Api];
     roles.resize(1 + workers, Role::Worker);
-    let layout = ClusterOptions::new(&roles).options(options);
+    let clocks = [0].into_iter().chain(WRONG_CLOCKS_MS.into_iter().cycle());
+    let clocks: Vec<i64> = clocks.take(roles.len()).collect();
+    let layout = ClusterOptions::new(&roles).options(options).wrong_clocks(&clocks);
     Cluster::start(layout.own_services(Persistence::None)).await
 }
 
