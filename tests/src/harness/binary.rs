@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// The `velro` binary: `VELRO_BIN`, else the one in the build folder this test was built into.
+/// The `velro` binary: `VELRO_BIN`, else the one in the build folder this program was built into.
 ///
 /// # Errors
 /// When there is none: tests never build it themselves, so that what is tested is what was built on purpose.
@@ -14,12 +14,13 @@ pub fn binary() -> Result<PathBuf> {
         ensure!(path.is_file(), "VELRO_BIN is {}, which is no file", path.display());
         return Ok(path);
     }
-    let test = std::env::current_exe().context("where is this test?")?;
-    // <target>/<profile>/deps/<test>
-    let profile = test
-        .parent()
-        .and_then(|deps| deps.parent())
-        .context("a test lies in a build folder")?;
+    let own = std::env::current_exe().context("where is this program?")?;
+    // A test is <target>/<profile>/deps/<test>, a program lies beside velro in <target>/<profile>.
+    let folder = own.parent().context("a program lies in a folder")?;
+    let profile = match folder.file_name().is_some_and(|name| name == "deps") {
+        true => folder.parent().context("`deps` lies in a build folder")?,
+        false => folder,
+    };
     let path = profile.join("velro");
     ensure!(
         path.is_file(),
