@@ -8,7 +8,7 @@ ALL      := --workspace --all-targets $(FEATURES)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run deps build lint unit doc test
+.PHONY: help run deps build lint unit doc services storm test
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,7 +37,17 @@ doc: ## Build the code's documentation; any warning fails
 	$(call phase,doc)
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items $(FEATURES)
 
+services: ## Start PostgreSQL, PgBouncer and Redis for tests you run yourself; prints their variables, Ctrl-C ends them
+	@cargo run -q -p tests $(FEATURES) --bin services
+
+SEED        ?= 1
+GENERATIONS ?= 2000
+
+storm: build ## The long storm over replicas: make storm SEED=7 GENERATIONS=2000
+	$(call phase,storm with seed $(SEED))
+	cargo run -q -p tests $(FEATURES) --bin storm -- --seed $(SEED) --generations $(GENERATIONS)
+
 test: deps lint build ## Everything: install what is missing, lint, all tests, documentation
 	$(call phase,tests)
-	cargo test --workspace $(FEATURES)
+	cargo run -q -p tests $(FEATURES) --bin services -- cargo test --workspace $(FEATURES)
 	$(MAKE) doc

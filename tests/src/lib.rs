@@ -1,5 +1,5 @@
-//! The harness of Velro's black-box, fault and conformance tests: simulators of the services Velro talks to, and
-//! what is needed to run official clients against them.
+//! The harness of Velro's black-box, fault and conformance tests: simulators of the providers Velro talks to, what
+//! is needed to run official clients against them, and PostgreSQL, PgBouncer and Redis of this machine.
 //!
 //! The simulators do not depend on the `velro` crate: one that shared code with the server could share its
 //! misunderstandings too.
@@ -7,6 +7,9 @@
 pub mod clients;
 pub mod fal_sim;
 pub mod harness;
+pub mod ports;
 pub mod process;
+pub mod services;
 pub mod store_suite;
+pub mod storm;
 pub mod tls;

@@ -2,6 +2,7 @@
 //!
 //! - [`Server`] starts `velro`, kills it, restarts it, runs its sub-commands on the same data, and closes every test
 //!   with the same assertions: it ends in an orderly way, `velro ledger verify` is clean and no hold is left open.
+//! - [`Cluster`] does the same for several processes over one PostgreSQL and one Redis.
 //! - [`Client`] is one person at one server; [`Reply`] is an answer whole; [`Stream`] reads server-sent events.
 //! - [`token`] forges JWTs, [`media`] looks into delivered files, [`race()`] runs many calls at once.
 //!
@@ -15,6 +16,7 @@
 
 mod binary;
 mod client;
+mod cluster;
 mod logs;
 pub mod media;
 mod options;
@@ -26,6 +28,7 @@ pub mod token;
 
 pub use binary::binary;
 pub use client::{Client, PASSWORD, SUBMIT, announce, id_of};
+pub use cluster::{Cluster, ClusterOptions, OwnServices, Role};
 pub use options::{FAL_KEY, JWT_SECRET, Options, models};
 pub use race::{eventually, race};
 pub use reply::Reply;

@@ -27,6 +27,8 @@ pub struct Options {
     pub(super) registry: String,
     pub(super) webhooks: bool,
     pub(super) open_holds: usize,
+    /// The name of one of several processes over the same data.
+    pub(super) replica: Option<String>,
 }
 
 impl Options {
@@ -42,6 +44,7 @@ impl Options {
             registry: std::fs::read_to_string(SHIPPED).unwrap_or_else(|error| panic!("read {SHIPPED}: {error}")),
             webhooks: false,
             open_holds: 0,
+            replica: None,
         }
     }
 
@@ -87,6 +90,12 @@ impl Options {
     #[must_use]
     pub fn open_holds(mut self, count: usize) -> Self {
         self.open_holds = count;
+        self
+    }
+
+    /// One of several processes over the same data, whose end is not the end of the test. The name is for messages.
+    pub(super) fn replica(mut self, name: String) -> Self {
+        self.replica = Some(name);
         self
     }
 

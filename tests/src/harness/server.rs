@@ -1,8 +1,8 @@
-//! One `velro` process with a folder of its own.
+//! One `velro` process, in a folder of its own or in one that replicas share.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::client::{Client, PASSWORD};
 use super::logs::Logs;
 use super::{FAL_KEY, JWT_SECRET, Options, binary};
+use crate::ports::free_port;
 
 /// How long a start may take on a busy machine.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -62,13 +63,13 @@ impl CliOutput {
     }
 }
 
-/// A `velro` process with a folder of its own. Dropping it stops the process and makes the closing assertions.
+/// A `velro` process and its folder. Dropping it stops the process and makes the closing assertions.
 #[derive(Debug)]
 pub struct Server {
     /// `http://127.0.0.1:PORT`.
     pub base_url: String,
     /// The working folder: `providers.toml` and `data/` are here.
-    pub folder: TempDir,
+    folder: Arc<TempDir>,
     options: Options,
     port: u16,
     child: Option<Child>,
@@ -95,8 +96,11 @@ impl Server {
     /// # Errors
     /// If it does not become ready.
     pub async fn try_with(options: Options) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("velro-test-").tempdir()?;
-        options.write_registry(folder.path());
+        Self::try_in(new_folder(&options)?, options).await
+    }
+
+    /// The same in a folder that exists, for replicas that share one.
+    pub(super) async fn try_in(folder: Arc<TempDir>, options: Options) -> Result<Self> {
         let mut server = Self {
             base_url: String::new(),
             folder,
@@ -120,8 +124,7 @@ impl Server {
     }
 
     fn take_port(&mut self) -> Result<()> {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
-        self.port = free.local_addr()?.port();
+        self.port = free_port()?;
         self.base_url = format!("http://127.0.0.1:{}", self.port);
         Ok(())
     }
@@ -151,7 +154,7 @@ impl Server {
         Ok(())
     }
 
-    /// Waits for `GET /health/ready`.
+    /// Waits for `GET /health/ready`; a worker answers it too.
     async fn ready(&mut self) -> Result<()> {
         let http = super::client::http();
         let url = format!("{}/health/ready", self.base_url);
@@ -230,6 +233,10 @@ impl Server {
     pub fn grant(&self, client: &Client, credits: i64) {
         self.velro(&["credits", "grant", &client.email, &credits.to_string()])
             .ok();
+    }
+
+    fn name(&self) -> &str {
+        self.options.replica.as_deref().unwrap_or("the server")
     }
 
     /// The server's working folder.
@@ -351,15 +358,30 @@ impl Server {
 
     /// What every test ends with.
     fn close(&mut self) -> Result<()> {
-        if self.child.is_some() {
-            self.try_terminate()?;
+        self.close_process()?;
+        match self.options.replica {
+            // The cluster does it once, when the last one has ended.
+            Some(_) => Ok(()),
+            None => self.close_books(),
         }
+    }
+
+    /// The books are in order, and no hold is left open.
+    pub(super) fn close_books(&self) -> Result<()> {
         let open = self.verify_ledger()?;
         ensure!(
             open == self.options.open_holds,
             "{open} holds are open at the end instead of {}: a generation is stuck",
             self.options.open_holds
         );
+        Ok(())
+    }
+
+    /// It ends in an orderly way and has logged no secret.
+    pub(super) fn close_process(&mut self) -> Result<()> {
+        if self.child.is_some() {
+            self.try_terminate()?;
+        }
         let log = self.log_text();
         for sign in ["panicked at", JWT_SECRET, PASSWORD, FAL_KEY] {
             ensure!(!log.contains(sign), "`{sign}` in the log");
@@ -381,9 +403,16 @@ impl Drop for Server {
                 let _ = child.kill();
                 let _ = child.wait();
             }
-            eprintln!("-- log of the server --\n{}", self.log_text());
+            eprintln!("-- log of {} --\n{}", self.name(), self.log_text());
         } else if let Err(error) = self.close() {
-            panic!("{error:#}\n-- log of the server --\n{}", self.log_text());
+            panic!("{error:#}\n-- log of {} --\n{}", self.name(), self.log_text());
         }
     }
+}
+
+/// A folder with the registry in it.
+pub(super) fn new_folder(options: &Options) -> Result<Arc<TempDir>> {
+    let folder = tempfile::Builder::new().prefix("velro-test-").tempdir()?;
+    options.write_registry(folder.path());
+    Ok(Arc::new(folder))
 }

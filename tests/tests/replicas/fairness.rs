@@ -1,0 +1,79 @@
+//! One busy user does not starve the others, also when the queue is shared by processes.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use serde_json::{Value, json};
+use tests::harness::{Client, Cluster, ClusterOptions, Options, Role, eventually};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+const BUSY_JOBS: usize = 300;
+const OTHERS: usize = 20;
+
+/// The others end before the busy user's job of this number.
+const FIFTIETH: usize = 50;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_small_users_do_not_wait_for_three_hundred_jobs_of_a_busy_one() {
+    let four_at_a_time = |registry: &mut toml::Table| {
+        let sandbox = registry["providers"]["sandbox"].as_table_mut().unwrap();
+        sandbox.insert("concurrency".into(), 4.into());
+        sandbox.insert("concurrency_per_user".into(), 4.into());
+    };
+    let layout = ClusterOptions::new(&[Role::Api, Role::Worker]);
+    let mut cluster = Cluster::start(layout.options(Options::new().edit_registry(four_at_a_time))).await;
+    // All of them are queued before the first one begins; the API takes them without a worker.
+    cluster.replica_mut(1).terminate();
+    let busy = cluster.api().register("busy").await;
+    cluster.api().grant(&busy, 10_000);
+    let submits = stream::iter(0..BUSY_JOBS).map(|number| submit(&busy, number));
+    submits.buffer_unordered(8).collect::<Vec<_>>().await;
+    let mut others = Vec::new();
+    for number in 0..OTHERS {
+        let client = cluster.api().register(&format!("other{number}")).await;
+        submit(&client, number).await;
+        others.push(client);
+    }
+    cluster.replica_mut(1).restart().await;
+
+    let mut ends_of_others = Vec::new();
+    for client in &others {
+        ends_of_others.extend(ends(client, 1).await);
+    }
+    let ends_of_busy = ends(&busy, BUSY_JOBS).await;
+    let last = ends_of_others.iter().max().unwrap();
+    let before = ends_of_busy.iter().filter(|end| *end <= last).count();
+    assert!(
+        before < FIFTIETH,
+        "{before} jobs of the busy user ended before the last of the others"
+    );
+}
+
+async fn submit(client: &Client, number: usize) -> String {
+    let parameters = json!({"image_size": "square", "latency_ms": 0});
+    client
+        .submit("sandbox/image", &format!("fair {number}"), parameters)
+        .await
+}
+
+/// When each of a person's `count` generations was completed, once all are.
+async fn ends(client: &Client, count: usize) -> Vec<OffsetDateTime> {
+    eventually("all jobs of a person end", Duration::from_secs(120), || async {
+        let mut ends = Vec::new();
+        for skip in (0..count).step_by(100) {
+            let page = client
+                .get(&format!("/api/v1/generations?limit=100&skip={skip}"))
+                .await
+                .ok();
+            ends.extend(page.as_array()?.iter().filter_map(completed_at));
+        }
+        (ends.len() == count).then_some(ends)
+    })
+    .await
+}
+
+fn completed_at(generation: &Value) -> Option<OffsetDateTime> {
+    let text = generation["completed_at"].as_str()?;
+    Some(OffsetDateTime::parse(text, &Rfc3339).unwrap_or_else(|error| panic!("{text}: {error}")))
+}
