@@ -16,7 +16,7 @@ use velro::provider::{LoadedProvider, ProviderShelf};
 use velro::queue::Queue;
 use velro::queue::live::Live;
 use velro::queue::memory::MemoryQueue;
-use velro::store::sqlite::{OpenOptions, SqliteStore};
+use velro::store::sql::{OpenOptions, SqlStore};
 use velro::store::{NewUser, Role, Store};
 use velro::telemetry::Metrics;
 use velro::upstream::Upstream;
@@ -55,7 +55,7 @@ pub async fn store_with_user(folder: &Path, credits: i64) -> Result<(Arc<dyn Sto
         migrate: true,
     };
     let path = folder.join("velro.db").display().to_string();
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&path, options).await?);
+    let store: Arc<dyn Store> = Arc::new(SqlStore::open(&path, options).await?);
     let id = UserId::new();
     let new = NewUser {
         id,

@@ -5,7 +5,7 @@ mod sqlite {
     use std::sync::Arc;
     use tests::store_suite::Stage;
     use velro::store::Store;
-    use velro::store::sqlite::{OpenOptions, SqliteStore};
+    use velro::store::sql::{OpenOptions, SqlStore};
 
     /// A database in a folder that goes with the test.
     struct Folder(tempfile::TempDir);
@@ -24,7 +24,7 @@ mod sqlite {
                 create: true,
                 migrate: true,
             };
-            let store = SqliteStore::open(&file.to_string_lossy(), options).await;
+            let store = SqlStore::open(&file.to_string_lossy(), options).await;
             Arc::new(store.expect("the database opens"))
         }
     }

@@ -14,7 +14,7 @@ use tests::store_suite::{self, Stage};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use velro::store::Store;
-use velro::store::sqlite::{OpenOptions, SqliteStore};
+use velro::store::sql::{OpenOptions, SqlStore};
 
 /// Statements seen so far.
 #[derive(Clone, Default)]
@@ -61,7 +61,7 @@ impl Stage for Folder {
             migrate: true,
         };
         let file = self.0.path().join("velro.db");
-        Arc::new(SqliteStore::open(&file.to_string_lossy(), options).await.unwrap())
+        Arc::new(SqlStore::open(&file.to_string_lossy(), options).await.unwrap())
     }
 }
 

@@ -11,7 +11,7 @@ use tests::store_suite::fixtures::*;
 use velro::generation::AttemptState;
 use velro::id::UserId;
 use velro::ledger::Credits;
-use velro::store::sqlite::{OpenOptions, SqliteStore};
+use velro::store::sql::{OpenOptions, SqlStore};
 use velro::store::{Grant, NewGeneration, Store, StoreError, Submitted};
 
 const NEW: OpenOptions = OpenOptions {
@@ -34,8 +34,8 @@ impl Folder {
         self.0.path().join("velro.db")
     }
 
-    async fn open(&self, options: OpenOptions) -> Result<SqliteStore, StoreError> {
-        SqliteStore::open(&self.file().to_string_lossy(), options).await
+    async fn open(&self, options: OpenOptions) -> Result<SqlStore, StoreError> {
+        SqlStore::open(&self.file().to_string_lossy(), options).await
     }
 
     /// A connection beside the store's.
@@ -299,7 +299,7 @@ async fn the_schema_guards_money_by_itself() {
 }
 
 #[track_caller]
-fn remedy(result: Result<SqliteStore, StoreError>) -> String {
+fn remedy(result: Result<SqlStore, StoreError>) -> String {
     match result {
         Err(StoreError::Schema(text)) => text,
         Err(other) => panic!("{other:?}"),
@@ -324,30 +324,35 @@ async fn only_the_known_schema_is_served() {
         store.close().await;
     }
     let url = format!("sqlite://{}", folder.file().display());
-    SqliteStore::open(&url, SERVE).await.unwrap().close().await;
+    SqlStore::open(&url, SERVE).await.unwrap().close().await;
     for memory in [":memory:", "sqlite::memory:"] {
-        assert!(remedy(SqliteStore::open(memory, NEW).await).contains("needs a file"));
+        assert!(remedy(SqlStore::open(memory, NEW).await).contains("needs a file"));
     }
     let nested = folder.0.path().join("a/b/velro.db");
-    SqliteStore::open(&nested.to_string_lossy(), NEW)
+    SqlStore::open(&nested.to_string_lossy(), NEW)
         .await
         .unwrap()
         .close()
         .await;
 
     let mut raw = folder.raw().await;
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+                 VALUES (9999, 'later', 1, x'00', 1)";
+    sql(&mut raw, newer).await.unwrap();
+    // A newer schema that only added something is served, whoever of the two versions is started.
+    for options in [SERVE, NEW] {
+        folder.open(options).await.unwrap().close().await;
+    }
+    sql(&mut raw, "UPDATE schema_floor SET floor = 9999").await.unwrap();
+    for options in [SERVE, NEW] {
+        let text = remedy(folder.open(options).await);
+        assert!(text.contains("newer") && text.contains("9999"), "{text}");
+    }
     sql(&mut raw, "UPDATE _sqlx_migrations SET checksum = x'00'")
         .await
         .unwrap();
     for options in [SERVE, NEW] {
         assert!(remedy(folder.open(options).await).contains("is not the one this program knows"));
-    }
-    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
-                 VALUES (9999, 'later', 1, x'00', 1)";
-    sql(&mut raw, newer).await.unwrap();
-    for options in [SERVE, NEW] {
-        let text = remedy(folder.open(options).await);
-        assert!(text.contains("newer") && text.contains("9999"), "{text}");
     }
     sql(&mut raw, "DELETE FROM _sqlx_migrations").await.unwrap();
     assert!(remedy(folder.open(SERVE).await).contains("older"));
@@ -368,7 +373,7 @@ async fn ping_notices_a_foreign_schema() {
 }
 
 /// Submits forty at once, one of them a bomb; answers how many were stored.
-async fn with_a_bomb(store: &SqliteStore, user: UserId) -> (usize, usize) {
+async fn with_a_bomb(store: &SqlStore, user: UserId) -> (usize, usize) {
     let calls = (0..40).map(|i| {
         let new = request(user, 10);
         let prompt = if i == 20 { "bomb" } else { "cat" };
@@ -475,7 +480,7 @@ async fn a_lone_write_waits_for_nobody() {
 const CHILD: &str = "VELRO_STORE_CHILD";
 
 /// One whole life of a generation; answers its id once the store has answered.
-async fn one_life(store: &SqliteStore, user: UserId) -> velro::id::GenerationId {
+async fn one_life(store: &SqlStore, user: UserId) -> velro::id::GenerationId {
     let work = brought_to(store, user, 3, AttemptState::Accepted).await;
     won(store, settle(&work, delivered(&work, 2))).await;
     work.generation.id
@@ -493,7 +498,7 @@ async fn a_writer_works_until_it_is_told_to_stop() {
         assert_eq!(in_order(&store).await.transfers, 41);
         return;
     };
-    let store = SqliteStore::open(&file, SERVE).await.unwrap();
+    let store = SqlStore::open(&file, SERVE).await.unwrap();
     let user = somebody(&store, 1_000_000).await.id;
     loop {
         for id in join_all((0..8).map(|_| one_life(&store, user))).await {

@@ -28,7 +28,7 @@ use crate::queue::Queue;
 use crate::queue::live::Live;
 use crate::queue::memory::MemoryQueue;
 use crate::store::Store;
-use crate::store::sqlite::{OpenOptions, SqliteStore};
+use crate::store::sql::{OpenOptions, SqlStore};
 use crate::telemetry::Metrics;
 use crate::upstream::{Seen, Upstream, UpstreamObserver, WebhookVerifier};
 use crate::worker::{Settings, Tools, Worker};
@@ -47,7 +47,7 @@ pub async fn open_store(config: &Config, migrate: bool) -> Result<Arc<dyn Store>
     }
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot create the data folder {}", config.data_dir.display()))?;
-    let store = SqliteStore::open(url, OpenOptions { create: true, migrate })
+    let store = SqlStore::open(url, OpenOptions { create: true, migrate })
         .await
         .context("cannot open the database")?;
     Ok(Arc::new(store))

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::config::Overrides;
-use crate::store::sqlite::{OpenOptions, SqliteStore};
+use crate::store::sql::{OpenOptions, SqlStore};
 use std::collections::BTreeMap;
 
 struct House {
@@ -29,7 +29,7 @@ async fn house() -> House {
         migrate: true,
     };
     let path = folder.path().join("velro.db").display().to_string();
-    let store = SqliteStore::open(&path, options).await.unwrap();
+    let store = SqlStore::open(&path, options).await.unwrap();
     House {
         _folder: folder,
         config,

@@ -9,7 +9,7 @@
 
 mod types;
 
-pub mod sqlite;
+pub mod sql;
 
 pub use types::*;
 

@@ -28,7 +28,7 @@ use crate::queue::Queue;
 use crate::queue::live::Live;
 use crate::queue::memory::MemoryQueue;
 use crate::store::Store;
-use crate::store::sqlite::{OpenOptions, SqliteStore};
+use crate::store::sql::{OpenOptions, SqlStore};
 use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, WebhookVerifier};
 
@@ -107,7 +107,7 @@ pub(super) async fn house_with(settings: &[(&str, &str)]) -> House {
         migrate: true,
     };
     let path = folder.path().join("velro.db").display().to_string();
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&path, options).await.unwrap());
+    let store: Arc<dyn Store> = Arc::new(SqlStore::open(&path, options).await.unwrap());
     let shelf = Arc::new(Shelf::new(Registry::default()));
     let providers = Arc::new(ProviderShelf::new(HashMap::new()));
     let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());

@@ -7,12 +7,14 @@
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use sqlx::SqliteConnection;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use super::books::{Books, Purpose};
+use super::bulk::Bulk;
+use super::conn::{Conn, Sql, args, sql};
 use super::error::Result;
 use super::events::{self, NewEvent};
+use super::generations;
 use super::rows::{self, to_json};
 use super::writer::BulkWrite;
 use crate::clock::Micros;
@@ -20,26 +22,6 @@ use crate::generation::{AttemptState, Event, EventKind, Generation, PublicError,
 use crate::id::{AttemptId, GenerationId, UserId};
 use crate::ledger::{Credits, Settlement};
 use crate::store::{Settle, Settled, Verdict};
-
-/// A generation that may be ended, as read in the same transaction.
-#[derive(Clone)]
-pub(super) struct Subject {
-    pub(super) id: GenerationId,
-    pub(super) user_id: UserId,
-    pub(super) model_id: String,
-    pub(super) price: Credits,
-}
-
-impl Subject {
-    pub(super) fn of(generation: &Generation) -> Self {
-        Subject {
-            id: generation.id,
-            user_id: generation.user_id,
-            model_id: generation.model_id.clone(),
-            price: generation.price,
-        }
-    }
-}
 
 /// How it ends.
 pub(super) enum How {
@@ -62,7 +44,8 @@ pub(super) struct EndOfAttempt {
 
 /// An end to write.
 pub(super) struct Ending {
-    pub(super) subject: Subject,
+    /// As read, and locked, in the same transaction.
+    pub(super) subject: Generation,
     pub(super) how: How,
     pub(super) attempt: Option<EndOfAttempt>,
     /// Who decided it, for the books.
@@ -99,7 +82,7 @@ struct AttemptRow<'a> {
 }
 
 /// Ends generations, each at most once in `endings`; the answers are in the same order.
-pub(super) async fn end(conn: &mut SqliteConnection, endings: Vec<Ending>) -> Result<Vec<Ended>> {
+pub(super) async fn end(conn: &mut Conn<'_>, endings: Vec<Ending>) -> Result<Vec<Ended>> {
     if endings.is_empty() {
         return Ok(Vec::new());
     }
@@ -123,59 +106,84 @@ pub(super) async fn end(conn: &mut SqliteConnection, endings: Vec<Ending>) -> Re
         }));
     }
 
-    let generations = sqlx::query(
-        "UPDATE generations SET status = j.value->>'status', captured = j.value->>'captured', \
-         outputs = j.value->>'outputs', error_code = j.value->>'error_code', \
-         error_message = j.value->>'error_message', billed = j.value->>'billed', \
-         result_meta = j.value->>'result_meta', completed_at = j.value->>'at', updated_at = j.value->>'at' \
-         FROM json_each(?1) AS j \
-         WHERE generations.id = j.value->>'id' AND generations.status IN ('queued', 'processing') RETURNING *",
-    )
-    .bind(to_json(&generation_rows)?)
-    .fetch_all(&mut *conn)
-    .await?;
-    let mut generations: HashMap<GenerationId, Generation> = generations
-        .iter()
-        .map(|row| rows::generation(row).map(|g| (g.id, g)))
-        .collect::<Result<_>>()?;
-    if !attempt_rows.is_empty() {
-        let done = sqlx::query(
-            "UPDATE attempts SET state = j.value->>'state', detail = coalesce(j.value->>'detail', detail), \
-             inbox = NULL, lease_owner = NULL, updated_at = j.value->>'at' FROM json_each(?1) AS j \
-             WHERE attempts.id = j.value->>'id' AND attempts.state NOT IN ('finished', 'rejected')",
-        )
-        .bind(to_json(&attempt_rows)?)
-        .execute(&mut *conn)
-        .await?
-        .rows_affected();
-        if done != attempt_rows.len() as u64 {
-            return Err(anyhow::anyhow!("{} attempts to end, {done} ended", attempt_rows.len()).into());
-        }
-    }
-    books.write(conn).await?;
-    let mut stored = events::store(conn, news).await?;
+    let bulks = [
+        Bulk::of(UPDATE_GENERATIONS, &generation_rows)?,
+        Bulk::of(UPDATE_ATTEMPTS, &attempt_rows)?,
+    ];
+    let mut bulks: Vec<Bulk> = bulks.into_iter().flatten().collect();
+    bulks.extend(books.into_bulks()?);
+    let mut stored = events::store_with(conn, &bulks, news).await?;
     endings
-        .iter()
+        .into_iter()
         .zip(settlements)
         .map(|(ending, settlement)| {
             let id = ending.subject.id;
-            let over = || anyhow::anyhow!("generation {id} was over before");
+            let untold = || anyhow::anyhow!("the end of generation {id} has no event");
             Ok(Ended {
-                generation: generations.remove(&id).ok_or_else(over)?,
                 settlement,
-                event: stored.remove(&id).ok_or_else(over)?,
+                event: stored.remove(&id).ok_or_else(untold)?,
+                generation: as_stored(ending, settlement),
             })
         })
         .collect()
 }
 
+/// Finds nothing to do for a generation that is over, which undoes the whole write.
+const UPDATE_GENERATIONS: Sql = sql!(
+    sqlite: "UPDATE generations SET status = j.value->>'status', captured = j.value->>'captured', \
+        outputs = j.value->>'outputs', error_code = j.value->>'error_code', \
+        error_message = j.value->>'error_message', billed = j.value->>'billed', \
+        result_meta = j.value->>'result_meta', completed_at = j.value->>'at', updated_at = j.value->>'at' \
+        FROM json_each($1) AS j \
+        WHERE generations.id = j.value->>'id' AND generations.status IN ('queued', 'processing')",
+    postgres: "UPDATE generations AS g SET status = j.status, captured = j.captured, outputs = j.outputs::jsonb, \
+        error_code = j.error_code, error_message = j.error_message, billed = j.billed::jsonb, \
+        result_meta = j.result_meta::jsonb, completed_at = velro_time(j.at), updated_at = velro_time(j.at) \
+        FROM json_to_recordset($1::json) AS j (id uuid, status text, captured bigint, outputs text, error_code text, \
+        error_message text, billed text, result_meta text, at bigint) \
+        WHERE g.id = j.id AND g.status IN ('queued', 'processing')",
+);
+
+const UPDATE_ATTEMPTS: Sql = sql!(
+    sqlite: "UPDATE attempts SET state = j.value->>'state', detail = coalesce(j.value->>'detail', detail), \
+        inbox = NULL, lease_owner = NULL, updated_at = j.value->>'at' FROM json_each($1) AS j \
+        WHERE attempts.id = j.value->>'id' AND attempts.state NOT IN ('finished', 'rejected')",
+    postgres: "UPDATE attempts AS a SET state = j.state, detail = coalesce(j.detail, a.detail), inbox = NULL, \
+        lease_owner = NULL, updated_at = velro_time(j.at) \
+        FROM json_to_recordset($1::json) AS j (id uuid, state text, detail text, at bigint) \
+        WHERE a.id = j.id AND a.state NOT IN ('finished', 'rejected')",
+);
+
+/// The generation as the row just written says.
+fn as_stored(ending: Ending, settlement: Settlement) -> Generation {
+    let mut generation = Generation {
+        captured: Some(settlement.captured),
+        completed_at: Some(ending.now),
+        updated_at: ending.now,
+        ..ending.subject
+    };
+    match ending.how {
+        How::Completed { outputs, .. } => {
+            generation.status = Status::Completed;
+            generation.outputs = outputs;
+        }
+        How::Failed(error) => {
+            generation.status = Status::Failed;
+            generation.error = Some(error);
+        }
+        How::Cancelled => generation.status = Status::Cancelled,
+    }
+    generation
+}
+
 /// Books where the hold goes.
 fn book(books: &mut Books, ending: &Ending) -> Result<Settlement> {
-    let Subject {
+    let Generation {
         id,
         user_id,
         model_id,
         price,
+        ..
     } = &ending.subject;
     let worth = match &ending.how {
         How::Completed { worth, .. } => *worth,
@@ -238,48 +246,53 @@ fn describe(ending: &Ending, settlement: Settlement) -> Result<(GenerationRow, N
 
 #[derive(Serialize)]
 struct Question<'a> {
+    index: usize,
     generation: GenerationId,
     attempt: AttemptId,
     worker: &'a str,
     steps: u32,
 }
 
+/// Only whoever holds the attempt at the step it thinks, and while the generation is not over.
+const ALLOWED: Sql = sql!(
+    sqlite: "SELECT j.key AS \"index\", g.* FROM json_each($1) AS j \
+        JOIN attempts AS a ON a.id = j.value->>'attempt' AND a.generation_id = j.value->>'generation' \
+        AND a.lease_owner = j.value->>'worker' AND a.steps = j.value->>'steps' \
+        AND a.state NOT IN ('finished', 'rejected') \
+        JOIN generations AS g ON g.id = a.generation_id AND g.status = 'processing' ORDER BY j.key",
+    postgres: "SELECT j.index, g.* FROM json_to_recordset($1::json) \
+        AS j (index bigint, generation uuid, attempt uuid, worker text, steps bigint) \
+        JOIN attempts AS a ON a.id = j.attempt AND a.generation_id = j.generation \
+        AND a.lease_owner = j.worker AND a.steps = j.steps AND a.state NOT IN ('finished', 'rejected') \
+        JOIN generations AS g ON g.id = a.generation_id AND g.status = 'processing' \
+        ORDER BY j.index FOR NO KEY UPDATE OF a",
+);
+
 #[async_trait]
 impl BulkWrite for Settle {
     type Out = Settled;
 
-    async fn apply_all(conn: &mut SqliteConnection, requests: &[&Self]) -> Result<Vec<Settled>> {
+    async fn apply_all(conn: &mut Conn<'_>, requests: &[&Self]) -> Result<Vec<Settled>> {
         let questions: Vec<Question<'_>> = requests
             .iter()
-            .map(|r| Question {
+            .enumerate()
+            .map(|(index, r)| Question {
+                index,
                 generation: r.generation_id,
                 attempt: r.attempt_id,
                 worker: &r.worker,
                 steps: r.steps,
             })
             .collect();
-        // Only whoever holds the attempt at the step it thinks, and while the generation is not over.
-        let allowed = sqlx::query(
-            "SELECT j.key, g.id, g.user_id, g.model_id, g.price FROM json_each(?1) AS j \
-             JOIN attempts AS a ON a.id = j.value->>'attempt' AND a.generation_id = j.value->>'generation' \
-             AND a.lease_owner = j.value->>'worker' AND a.steps = j.value->>'steps' \
-             AND a.state NOT IN ('finished', 'rejected') \
-             JOIN generations AS g ON g.id = a.generation_id AND g.status = 'processing' ORDER BY j.key",
-        )
-        .bind(to_json(&questions)?)
-        .fetch_all(&mut *conn)
-        .await?;
+        let ids: Vec<GenerationId> = requests.iter().map(|r| r.generation_id).collect();
+        generations::lock(conn, &ids).await?;
+        let allowed = conn.all(ALLOWED, args![&to_json(&questions)?]).await?;
         let mut won: HashSet<GenerationId> = HashSet::with_capacity(allowed.len());
         let mut places = Vec::with_capacity(allowed.len());
         let mut endings = Vec::with_capacity(allowed.len());
         for row in &allowed {
-            let subject = Subject {
-                id: rows::id(row, "id")?,
-                user_id: rows::id(row, "user_id")?,
-                model_id: rows::get(row, "model_id")?,
-                price: rows::credits(row, "price")?,
-            };
-            let place: usize = rows::number(row, "key")?;
+            let subject = rows::generation(row)?;
+            let place: usize = row.number("index")?;
             if let Some(request) = requests.get(place)
                 && won.insert(subject.id)
             {
@@ -300,7 +313,7 @@ impl BulkWrite for Settle {
 }
 
 /// The worker's verdict as an end.
-fn ending_of(request: &Settle, subject: Subject) -> Ending {
+fn ending_of(request: &Settle, subject: Generation) -> Ending {
     let mut attempt = EndOfAttempt {
         id: request.attempt_id,
         state: AttemptState::Finished,

@@ -5,14 +5,15 @@
 
 use async_trait::async_trait;
 use serde::Serialize;
-use sqlx::{Row, SqliteConnection};
 use std::collections::HashMap;
 
 use super::books::{Books, Purpose};
+use super::bulk::Bulk;
+use super::conn::{Conn, Sql, args, sql};
 use super::error::Result;
 use super::events::{self, NewEvent};
 use super::generations;
-use super::rows::{self, to_json};
+use super::rows::to_json;
 use super::writer::BulkWrite;
 use crate::clock::Micros;
 use crate::generation::{EventKind, Generation, Status};
@@ -23,6 +24,7 @@ use crate::store::{NewGeneration, Submitted};
 /// What must be known of a request before it is decided.
 #[derive(Serialize)]
 struct Question<'a> {
+    index: usize,
     user: UserId,
     project: Option<ProjectId>,
     key: Option<&'a str>,
@@ -85,7 +87,7 @@ struct KeyRow<'a> {
 impl BulkWrite for NewGeneration {
     type Out = Submitted;
 
-    async fn apply_all(conn: &mut SqliteConnection, requests: &[&Self]) -> Result<Vec<Submitted>> {
+    async fn apply_all(conn: &mut Conn<'_>, requests: &[&Self]) -> Result<Vec<Submitted>> {
         let known = ask(conn, requests).await?;
         let accounts = requests
             .iter()
@@ -101,15 +103,15 @@ impl BulkWrite for NewGeneration {
             .collect();
         let mut stored = HashMap::new();
         if !new.is_empty() {
-            insert(conn, &new).await?;
-            books.write(conn).await?;
+            let mut bulks = bulks_of(&new)?;
+            bulks.extend(books.into_bulks()?);
             let queued = new.iter().map(|r| NewEvent {
                 generation_id: r.id,
                 kind: EventKind::Queued,
                 data: events::queued(),
                 at: r.now,
             });
-            stored = events::store(conn, queued.collect()).await?;
+            stored = events::store_with(conn, &bulks, queued.collect()).await?;
         }
         let replayed = decisions.iter().filter_map(|d| match d {
             Decision::Replay(id) => Some(*id),
@@ -149,48 +151,61 @@ impl BulkWrite for NewGeneration {
     }
 }
 
+/// In PostgreSQL the accounts are locked in the order of their ids, so that parallel batches spend one after the other. Keys
+/// and projects are read as of the beginning of the statement: what another transaction wrote while this one waited for a
+/// lock is refused by the constraints, and the request is tried again.
+const ASK: Sql = sql!(
+    sqlite: "SELECT a.user_id AS account, a.balance, a.held, k.fingerprint, k.generation_id, \
+        (j.value->>'project' IS NULL OR EXISTS (SELECT 1 FROM projects AS p \
+         WHERE p.id = j.value->>'project' AND p.user_id = j.value->>'user')) AS project_is_theirs \
+        FROM json_each($1) AS j \
+        LEFT JOIN accounts AS a ON a.id = j.value->>'user' \
+        LEFT JOIN idempotency_keys AS k ON k.user_id = j.value->>'user' AND k.key = j.value->>'key' \
+        ORDER BY j.key",
+    postgres: "WITH j AS MATERIALIZED (SELECT * FROM json_to_recordset($1::json) \
+         AS j (index bigint, \"user\" uuid, project uuid, key text)), \
+        a AS MATERIALIZED (SELECT user_id, balance, held FROM accounts \
+         WHERE id IN (SELECT \"user\"::text FROM j) ORDER BY id FOR NO KEY UPDATE) \
+        SELECT a.user_id AS account, a.balance, a.held, k.fingerprint, k.generation_id, \
+        (j.project IS NULL OR EXISTS (SELECT 1 FROM projects AS p \
+         WHERE p.id = j.project AND p.user_id = j.\"user\")) AS project_is_theirs \
+        FROM j LEFT JOIN a ON a.user_id = j.\"user\" \
+        LEFT JOIN idempotency_keys AS k ON k.user_id = j.\"user\" AND k.key = j.key ORDER BY j.index",
+);
+
 /// One look at everything the decisions need.
-async fn ask(conn: &mut SqliteConnection, requests: &[&NewGeneration]) -> Result<Vec<Known>> {
+async fn ask(conn: &mut Conn<'_>, requests: &[&NewGeneration]) -> Result<Vec<Known>> {
     let questions: Vec<Question<'_>> = requests
         .iter()
-        .map(|r| Question {
+        .enumerate()
+        .map(|(index, r)| Question {
+            index,
             user: r.user_id,
             project: r.project_id,
             key: r.idempotency.as_ref().map(|k| k.key.as_str()),
         })
         .collect();
-    let rows = sqlx::query(
-        "SELECT a.id AS account, a.balance, a.held, k.fingerprint, k.generation_id, \
-         (j.value->>'project' IS NULL OR EXISTS (SELECT 1 FROM projects AS p \
-          WHERE p.id = j.value->>'project' AND p.user_id = j.value->>'user')) AS project_is_theirs \
-         FROM json_each(?1) AS j \
-         LEFT JOIN accounts AS a ON a.id = j.value->>'user' \
-         LEFT JOIN idempotency_keys AS k ON k.user_id = j.value->>'user' AND k.key = j.value->>'key' \
-         ORDER BY j.key",
-    )
-    .bind(to_json(&questions)?)
-    .fetch_all(conn)
-    .await?;
+    let rows = conn.all(ASK, args![&to_json(&questions)?]).await?;
     if rows.len() != requests.len() {
         return Err(anyhow::anyhow!("{} questions got {} answers", requests.len(), rows.len()).into());
     }
     rows.iter()
         .map(|row| {
-            let account = match row.try_get::<Option<&str>, _>("account")? {
+            let account = match row.optional_id::<UserId>("account")? {
                 None => None,
                 Some(_) => Some(Balance {
-                    balance: rows::credits(row, "balance")?,
-                    held: rows::credits(row, "held")?,
+                    balance: row.credits("balance")?,
+                    held: row.credits("held")?,
                 }),
             };
-            let used = match rows::get::<Option<String>>(row, "fingerprint")? {
+            let used = match row.get::<Option<String>>("fingerprint")? {
                 None => None,
-                Some(fingerprint) => Some((fingerprint, rows::id(row, "generation_id")?)),
+                Some(fingerprint) => Some((fingerprint, row.id("generation_id")?)),
             };
             Ok(Known {
                 account,
                 used,
-                project_is_theirs: rows::get(row, "project_is_theirs")?,
+                project_is_theirs: row.get("project_is_theirs")?,
             })
         })
         .collect()
@@ -253,8 +268,36 @@ fn decide_one(
     })
 }
 
+const INSERT_GENERATIONS: Sql = sql!(
+    sqlite: "INSERT INTO generations (id, user_id, project_id, model_id, provider, media_type, prompt, negative_prompt, \
+        reference_image_url, parameters, dropped_parameters, provider_model, provider_input, price, price_basis, \
+        status, created_at, updated_at) \
+        SELECT value->>'id', value->>'user_id', value->>'project_id', value->>'model_id', value->>'provider', \
+        value->>'media_type', value->>'prompt', value->>'negative_prompt', value->>'reference_image_url', \
+        value->>'parameters', value->>'dropped_parameters', value->>'provider_model', value->>'provider_input', \
+        value->>'price', value->>'price_basis', 'queued', value->>'at', value->>'at' FROM json_each($1)",
+    postgres: "INSERT INTO generations (id, user_id, project_id, model_id, provider, media_type, prompt, negative_prompt, \
+        reference_image_url, parameters, dropped_parameters, provider_model, provider_input, price, price_basis, \
+        status, created_at, updated_at) \
+        SELECT id, user_id, project_id, model_id, provider, media_type, prompt, negative_prompt, reference_image_url, \
+        parameters::jsonb, dropped_parameters::jsonb, provider_model, provider_input, price, price_basis::jsonb, \
+        'queued', velro_time(at), velro_time(at) FROM json_to_recordset($1::json) AS j (id uuid, user_id uuid, \
+        project_id uuid, model_id text, provider text, media_type text, prompt text, negative_prompt text, \
+        reference_image_url text, parameters text, dropped_parameters text, provider_model text, provider_input text, \
+        price bigint, price_basis text, at bigint)",
+);
+
+const INSERT_KEYS: Sql = sql!(
+    sqlite: "INSERT INTO idempotency_keys (user_id, key, fingerprint, generation_id, created_at) \
+        SELECT value->>'user_id', value->>'key', value->>'fingerprint', value->>'generation_id', value->>'at' \
+        FROM json_each($1)",
+    postgres: "INSERT INTO idempotency_keys (user_id, key, fingerprint, generation_id, created_at) \
+        SELECT user_id, key, fingerprint, generation_id, velro_time(at) FROM json_to_recordset($1::json) \
+        AS j (user_id uuid, key text, fingerprint text, generation_id uuid, at bigint)",
+);
+
 /// Rows of accepted requests and their keys.
-async fn insert(conn: &mut SqliteConnection, new: &[&NewGeneration]) -> Result<()> {
+fn bulks_of(new: &[&NewGeneration]) -> Result<Vec<Bulk>> {
     let rows = new
         .iter()
         .map(|r| {
@@ -278,19 +321,6 @@ async fn insert(conn: &mut SqliteConnection, new: &[&NewGeneration]) -> Result<(
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    sqlx::query(
-        "INSERT INTO generations (id, user_id, project_id, model_id, provider, media_type, prompt, negative_prompt, \
-         reference_image_url, parameters, dropped_parameters, provider_model, provider_input, price, price_basis, \
-         status, created_at, updated_at) \
-         SELECT value->>'id', value->>'user_id', value->>'project_id', value->>'model_id', value->>'provider', \
-         value->>'media_type', value->>'prompt', value->>'negative_prompt', value->>'reference_image_url', \
-         value->>'parameters', value->>'dropped_parameters', value->>'provider_model', value->>'provider_input', \
-         value->>'price', value->>'price_basis', 'queued', value->>'at', value->>'at' FROM json_each(?1)",
-    )
-    .bind(to_json(&rows)?)
-    .execute(&mut *conn)
-    .await?;
-
     let keys: Vec<KeyRow<'_>> = new
         .iter()
         .filter_map(|r| {
@@ -304,17 +334,8 @@ async fn insert(conn: &mut SqliteConnection, new: &[&NewGeneration]) -> Result<(
             })
         })
         .collect();
-    if !keys.is_empty() {
-        sqlx::query(
-            "INSERT INTO idempotency_keys (user_id, key, fingerprint, generation_id, created_at) \
-             SELECT value->>'user_id', value->>'key', value->>'fingerprint', value->>'generation_id', value->>'at' \
-             FROM json_each(?1)",
-        )
-        .bind(to_json(&keys)?)
-        .execute(conn)
-        .await?;
-    }
-    Ok(())
+    let bulks = [Bulk::of(INSERT_GENERATIONS, &rows)?, Bulk::of(INSERT_KEYS, &keys)?];
+    Ok(bulks.into_iter().flatten().collect())
 }
 
 /// The generation as the row just written says.

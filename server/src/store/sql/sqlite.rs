@@ -1,15 +1,17 @@
-//! Opening the database: file, pragmas, schema.
+//! Opening SQLite: file, pragmas, schema.
 
 use anyhow::Context;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, SqliteConnection};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::error::{Fault, Result};
+use super::OpenOptions;
+use super::conn::Conn;
+use super::error::Fault;
+use super::schema;
 use crate::store::StoreError;
 
 /// Every migration this program knows, compiled in.
@@ -20,18 +22,8 @@ const READERS: u32 = 8;
 /// How long to wait for another process that writes, such as `velro migrate` beside a running server.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How to open a database.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct OpenOptions {
-    /// Make the file, and its folder, when there is none.
-    pub create: bool,
-    /// Bring the schema up to date.
-    pub migrate: bool,
-}
-
-/// The writer's connection, how to open it again, and the readers.
+/// How the writer opens its connection, and the readers.
 pub(super) struct Opened {
-    pub(super) writer: SqliteConnection,
     pub(super) options: SqliteConnectOptions,
     pub(super) readers: SqlitePool,
 }
@@ -62,14 +54,13 @@ pub(super) async fn open(location: &str, options: OpenOptions) -> std::result::R
     if options.migrate {
         migrate(&mut writer).await?;
     }
-    check_schema(&mut writer).await?;
+    schema::check(&mut Conn::Sqlite(&mut writer), &MIGRATIONS).await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
         .connect_with(connect.clone().create_if_missing(false).pragma("query_only", "on"))
         .await
         .map_err(Fault::from)?;
     Ok(Opened {
-        writer,
         options: connect.create_if_missing(false),
         readers,
     })
@@ -95,66 +86,9 @@ fn prepare_file(file: &Path, create: bool) -> std::result::Result<(), StoreError
 
 /// Applies what is missing, each migration in its own transaction.
 async fn migrate(conn: &mut SqliteConnection) -> std::result::Result<(), StoreError> {
+    let migrator = schema::tolerant(&MIGRATIONS);
     // `run` asks for `Acquire`, which callers cannot prove `Send`; sqlx made this one for just that reason.
-    match MIGRATIONS.run_direct(None, conn, false).await {
-        Ok(()) => Ok(()),
-        Err(MigrateError::VersionMissing(version)) => Err(newer(version)),
-        Err(MigrateError::VersionMismatch(version)) => Err(changed(version)),
-        Err(MigrateError::Execute(e)) => Err(Fault::from(e).into()),
-        Err(e) => Err(StoreError::Schema(format!("the migration failed: {e}"))),
-    }
-}
-
-/// Refuses every schema but the one this program knows.
-pub(super) async fn check_schema(conn: &mut SqliteConnection) -> std::result::Result<(), StoreError> {
-    let Some(applied) = applied(conn).await? else {
-        let text = "the database has no schema yet: create it with `velro migrate`";
-        return Err(StoreError::Schema(text.into()));
-    };
-    if let Some(&version) = applied.keys().find(|&&v| !MIGRATIONS.version_exists(v)) {
-        return Err(newer(version));
-    }
-    for migration in MIGRATIONS.iter() {
-        match applied.get(&migration.version) {
-            Some((true, checksum)) if *checksum == *migration.checksum => {}
-            Some((true, _)) => return Err(changed(migration.version)),
-            Some((false, _)) | None => {
-                let version = migration.version;
-                return Err(StoreError::Schema(format!(
-                    "the database is older than this program, migration {version} is missing: run `velro migrate`"
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Applied migrations: whether each succeeded, and its checksum. `None` when nothing was ever applied.
-async fn applied(conn: &mut SqliteConnection) -> Result<Option<BTreeMap<i64, (bool, Vec<u8>)>>> {
-    let there: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'")
-        .fetch_one(&mut *conn)
-        .await?;
-    if there == 0 {
-        return Ok(None);
-    }
-    let rows: Vec<(i64, bool, Vec<u8>)> = sqlx::query_as("SELECT version, success, checksum FROM _sqlx_migrations")
-        .fetch_all(conn)
-        .await?;
-    Ok(Some(rows.into_iter().map(|(v, ok, sum)| (v, (ok, sum))).collect()))
-}
-
-fn newer(version: i64) -> StoreError {
-    StoreError::Schema(format!(
-        "the database is newer than this program, which does not know migration {version}: start the newer `velro`, \
-         or restore the backup taken before `velro migrate`"
-    ))
-}
-
-fn changed(version: i64) -> StoreError {
-    StoreError::Schema(format!(
-        "migration {version} of the database is not the one this program knows: start the `velro` that applied it, or \
-         restore a backup and run `velro migrate`"
-    ))
+    migrator.run_direct(None, conn, false).await.map_err(schema::explain)
 }
 
 #[cfg(test)]
@@ -175,9 +109,10 @@ mod tests {
             migrate: true,
         };
         let file = folder.path().join("velro.db");
-        let mut opened = open(&file.to_string_lossy(), options).await.unwrap();
+        let opened = open(&file.to_string_lossy(), options).await.unwrap();
         let mut reader = opened.readers.acquire().await.unwrap();
-        for conn in [&mut opened.writer, &mut *reader] {
+        let mut writer = opened.options.connect().await.unwrap();
+        for conn in [&mut writer, &mut *reader] {
             let journal = pragma(conn, "SELECT journal_mode FROM pragma_journal_mode").await;
             let sync = pragma(conn, "SELECT CAST(synchronous AS TEXT) FROM pragma_synchronous").await;
             let keys = pragma(conn, "SELECT CAST(foreign_keys AS TEXT) FROM pragma_foreign_keys").await;

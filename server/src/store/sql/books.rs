@@ -6,11 +6,12 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use sqlx::{Row, SqliteConnection};
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::bulk::Bulk;
+use super::conn::{Conn, Sql, args, sql};
 use super::error::Result;
-use super::rows::{credits, to_json};
+use super::rows::to_json;
 use crate::clock::Micros;
 use crate::id::{GenerationId, StatementLineId, TransferId, UserId};
 use crate::ledger::{self, Balance, Credits, LineType, Platform, Settlement};
@@ -112,24 +113,27 @@ pub(super) struct Books {
 }
 
 impl Books {
-    /// Reads the accounts of `users`; somebody without an account is simply not in the books.
-    pub(super) async fn open(conn: &mut SqliteConnection, users: &BTreeSet<UserId>) -> Result<Books> {
+    /// Reads and locks the accounts of `users`; somebody without an account is simply not in the books. Accounts are
+    /// locked in the order of their ids, and after every generation and attempt of the transaction.
+    pub(super) async fn open(conn: &mut Conn<'_>, users: &BTreeSet<UserId>) -> Result<Books> {
         let mut books = Books::with([]);
-        let rows =
-            sqlx::query("SELECT j.key, a.balance, a.held FROM json_each(?1) AS j JOIN accounts AS a ON a.id = j.value")
-                .bind(to_json(users)?)
-                .fetch_all(conn)
-                .await?;
-        let users: Vec<UserId> = users.iter().copied().collect();
+        let rows = conn
+            .all(
+                sql!(
+                    sqlite: "SELECT a.user_id, a.balance, a.held FROM json_each($1) AS j \
+                        JOIN accounts AS a ON a.id = j.value",
+                    postgres: "SELECT user_id, balance, held FROM accounts \
+                        WHERE id IN (SELECT json_array_elements_text($1::json)) ORDER BY id FOR NO KEY UPDATE",
+                ),
+                args![&to_json(users)?],
+            )
+            .await?;
         for row in &rows {
-            let index: i64 = row.try_get("key")?;
             let balance = Balance {
-                balance: credits(row, "balance")?,
-                held: credits(row, "held")?,
+                balance: row.credits("balance")?,
+                held: row.credits("held")?,
             };
-            if let Some(&user) = users.get(index as usize) {
-                books.enter(user, balance);
-            }
+            books.enter(row.id("user_id")?, balance);
         }
         Ok(books)
     }
@@ -280,8 +284,9 @@ impl Books {
         Ok(())
     }
 
-    /// Writes everything: one statement per table that has something new. The generations must be there already.
-    pub(super) async fn write(self, conn: &mut SqliteConnection) -> Result<()> {
+    /// Everything as statements, one per table that has something new. The generations must be there already, or come in
+    /// a statement before.
+    pub(super) fn into_bulks(self) -> Result<Vec<Bulk>> {
         let names: Vec<String> = self.users.keys().map(UserId::to_string).collect();
         let users = names.iter().zip(self.users.values()).map(|(id, account)| DeltaRow {
             id,
@@ -297,66 +302,66 @@ impl Books {
             .chain(platform)
             .filter(|d| d.balance != Credits::ZERO || d.held != Credits::ZERO)
             .collect();
-        write_rows(
-            conn,
-            "UPDATE accounts SET balance = balance + (j.value->>'balance'), held = held + (j.value->>'held') \
-             FROM json_each(?1) AS j WHERE accounts.id = j.value->>'id'",
-            &deltas,
-        )
-        .await?;
-        write_rows(
-            conn,
-            "INSERT INTO transfers (id, kind, from_account, to_account, amount, generation_id, reason, actor, \
-             idempotency_key, created_at) \
-             SELECT value->>'id', value->>'kind', value->>'from', value->>'to', value->>'amount', \
-             value->>'generation_id', value->>'reason', value->>'actor', value->>'idempotency_key', value->>'at' \
-             FROM json_each(?1) ORDER BY key",
-            &self.transfers,
-        )
-        .await?;
-        write_rows(
-            conn,
-            "INSERT INTO holds (generation_id, account_id, amount, created_at) \
-             SELECT value->>'generation_id', value->>'account_id', value->>'amount', value->>'at' \
-             FROM json_each(?1) ORDER BY key",
-            &self.holds,
-        )
-        .await?;
-        write_rows(
-            conn,
-            "INSERT INTO settlements (generation_id, account_id, captured, released, actor, created_at) \
-             SELECT value->>'generation_id', value->>'account_id', value->>'captured', value->>'released', \
-             value->>'actor', value->>'at' FROM json_each(?1) ORDER BY key",
-            &self.settlements,
-        )
-        .await?;
-        // The order of the lines is the order of the books: balance_after depends on it.
-        write_rows(
-            conn,
-            "INSERT INTO statement_lines (id, user_id, line_type, amount, balance_after, description, generation_id, \
-             metadata, created_at) \
-             SELECT value->>'id', value->>'user_id', value->>'line_type', value->>'amount', value->>'balance_after', \
-             value->>'description', value->>'generation_id', value->>'metadata', value->>'at' \
-             FROM json_each(?1) ORDER BY key",
-            &self.lines,
-        )
-        .await
+        let bulks = [
+            Bulk::of(UPDATE_ACCOUNTS, &deltas)?,
+            Bulk::of(INSERT_TRANSFERS, &self.transfers)?,
+            Bulk::of(INSERT_HOLDS, &self.holds)?,
+            Bulk::of(INSERT_SETTLEMENTS, &self.settlements)?,
+            Bulk::of(INSERT_LINES, &self.lines)?,
+        ];
+        Ok(bulks.into_iter().flatten().collect())
     }
 }
 
-/// Runs a bulk statement over `rows`, and checks that every row had its effect.
-async fn write_rows<T: Serialize>(conn: &mut SqliteConnection, sql: &'static str, rows: &[T]) -> Result<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let done = sqlx::query(sql)
-        .bind(to_json(rows)?)
-        .execute(conn)
-        .await?
-        .rows_affected();
-    if done != rows.len() as u64 {
-        let asked = rows.len();
-        return Err(anyhow::anyhow!("a booking of {asked} rows wrote {done}: {sql}").into());
-    }
-    Ok(())
-}
+const UPDATE_ACCOUNTS: Sql = sql!(
+    sqlite: "UPDATE accounts SET balance = balance + (j.value->>'balance'), held = held + (j.value->>'held') \
+        FROM json_each($1) AS j WHERE accounts.id = j.value->>'id'",
+    postgres: "UPDATE accounts AS a SET balance = a.balance + j.balance, held = a.held + j.held \
+        FROM json_to_recordset($1::json) AS j (id text, balance bigint, held bigint) WHERE a.id = j.id",
+);
+
+const INSERT_TRANSFERS: Sql = sql!(
+    sqlite: "INSERT INTO transfers (id, kind, from_account, to_account, amount, generation_id, reason, actor, \
+        idempotency_key, created_at) \
+        SELECT value->>'id', value->>'kind', value->>'from', value->>'to', value->>'amount', \
+        value->>'generation_id', value->>'reason', value->>'actor', value->>'idempotency_key', value->>'at' \
+        FROM json_each($1) ORDER BY key",
+    postgres: "INSERT INTO transfers (id, kind, from_account, to_account, amount, generation_id, reason, actor, \
+        idempotency_key, created_at) \
+        SELECT id, kind, \"from\", \"to\", amount, generation_id, reason, actor, idempotency_key, velro_time(at) \
+        FROM json_to_recordset($1::json) AS j (id uuid, kind text, \"from\" text, \"to\" text, amount bigint, \
+        generation_id uuid, reason text, actor text, idempotency_key text, at bigint)",
+);
+
+const INSERT_HOLDS: Sql = sql!(
+    sqlite: "INSERT INTO holds (generation_id, account_id, amount, created_at) \
+        SELECT value->>'generation_id', value->>'account_id', value->>'amount', value->>'at' \
+        FROM json_each($1) ORDER BY key",
+    postgres: "INSERT INTO holds (generation_id, account_id, amount, created_at) \
+        SELECT generation_id, account_id, amount, velro_time(at) FROM json_to_recordset($1::json) \
+        AS j (generation_id uuid, account_id text, amount bigint, at bigint)",
+);
+
+const INSERT_SETTLEMENTS: Sql = sql!(
+    sqlite: "INSERT INTO settlements (generation_id, account_id, captured, released, actor, created_at) \
+        SELECT value->>'generation_id', value->>'account_id', value->>'captured', value->>'released', \
+        value->>'actor', value->>'at' FROM json_each($1) ORDER BY key",
+    postgres: "INSERT INTO settlements (generation_id, account_id, captured, released, actor, created_at) \
+        SELECT generation_id, account_id, captured, released, actor, velro_time(at) FROM json_to_recordset($1::json) \
+        AS j (generation_id uuid, account_id text, captured bigint, released bigint, actor text, at bigint)",
+);
+
+/// The order of the lines is the order of the books: `balance_after` depends on it.
+const INSERT_LINES: Sql = sql!(
+    sqlite: "INSERT INTO statement_lines (id, user_id, line_type, amount, balance_after, description, generation_id, \
+        metadata, created_at) \
+        SELECT value->>'id', value->>'user_id', value->>'line_type', value->>'amount', value->>'balance_after', \
+        value->>'description', value->>'generation_id', value->>'metadata', value->>'at' \
+        FROM json_each($1) ORDER BY key",
+    postgres: "INSERT INTO statement_lines (id, user_id, line_type, amount, balance_after, description, generation_id, \
+        metadata, created_at) \
+        SELECT id, user_id, line_type, amount, balance_after, description, generation_id, metadata::jsonb, velro_time(at) \
+        FROM ROWS FROM (json_to_recordset($1::json) AS (id uuid, user_id uuid, line_type text, amount bigint, \
+        balance_after bigint, description text, generation_id uuid, metadata text, at bigint)) WITH ORDINALITY \
+        AS j (id, user_id, line_type, amount, balance_after, description, generation_id, metadata, at, ord) ORDER BY ord",
+);

@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::SqliteConnection;
 use std::collections::HashMap;
 
+use super::bulk::{self, Bulk};
+use super::conn::{Conn, Sql, args, sql};
 use super::error::Result;
 use super::rows::{self, to_json};
 use crate::clock::Micros;
@@ -27,6 +28,19 @@ struct EventRow {
     data: String,
     at: Micros,
 }
+
+/// `seq` follows the order of the array. Events of one generation are written under the lock of its row, so that they are
+/// committed in the order of their numbers.
+const INSERT: Sql = sql!(
+    sqlite: "INSERT INTO events (generation_id, kind, data, created_at) \
+        SELECT value->>'generation_id', value->>'kind', value->>'data', value->>'at' FROM json_each($1) ORDER BY key \
+        RETURNING seq, generation_id",
+    postgres: "INSERT INTO events (generation_id, kind, data, created_at) \
+        SELECT generation_id, kind, data::jsonb, velro_time(at) \
+        FROM ROWS FROM (json_to_recordset($1::json) AS (generation_id uuid, kind text, data text, at bigint)) \
+        WITH ORDINALITY AS j (generation_id, kind, data, at, ord) ORDER BY ord \
+        RETURNING seq, generation_id",
+);
 
 /// `data` of a `queued` event; the position is added when it is shown.
 pub(super) fn queued() -> Value {
@@ -64,10 +78,16 @@ pub(super) fn cancelled() -> Value {
 }
 
 /// Stores events, at most one per generation, and answers them by generation.
-pub(super) async fn store(conn: &mut SqliteConnection, events: Vec<NewEvent>) -> Result<HashMap<GenerationId, Event>> {
-    if events.is_empty() {
-        return Ok(HashMap::new());
-    }
+pub(super) async fn store(conn: &mut Conn<'_>, events: Vec<NewEvent>) -> Result<HashMap<GenerationId, Event>> {
+    store_with(conn, &[], events).await
+}
+
+/// Runs the statements, then stores the events, in one round trip where that counts.
+pub(super) async fn store_with(
+    conn: &mut Conn<'_>,
+    before: &[Bulk],
+    events: Vec<NewEvent>,
+) -> Result<HashMap<GenerationId, Event>> {
     let rows = events
         .iter()
         .map(|e| {
@@ -79,17 +99,15 @@ pub(super) async fn store(conn: &mut SqliteConnection, events: Vec<NewEvent>) ->
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    let stored = sqlx::query(
-        "INSERT INTO events (generation_id, kind, data, created_at) \
-         SELECT value->>'generation_id', value->>'kind', value->>'data', value->>'at' FROM json_each(?1) ORDER BY key \
-         RETURNING seq, generation_id",
-    )
-    .bind(to_json(&rows)?)
-    .fetch_all(conn)
-    .await?;
+    let insert = Bulk::of(INSERT, &rows)?;
+    let last = insert.as_ref().map(|insert| (insert, "seq, generation_id"));
+    let stored = bulk::write_returning(conn, before, last).await?;
+    if events.is_empty() {
+        return Ok(HashMap::new());
+    }
     let mut seqs: HashMap<GenerationId, i64> = HashMap::with_capacity(stored.len());
     for row in &stored {
-        seqs.insert(rows::id(row, "generation_id")?, rows::get(row, "seq")?);
+        seqs.insert(row.id("generation_id")?, row.get("seq")?);
     }
     events
         .into_iter()
@@ -111,7 +129,7 @@ pub(super) async fn store(conn: &mut SqliteConnection, events: Vec<NewEvent>) ->
 }
 
 /// One event.
-pub(super) async fn store_one(conn: &mut SqliteConnection, event: NewEvent) -> Result<Event> {
+pub(super) async fn store_one(conn: &mut Conn<'_>, event: NewEvent) -> Result<Event> {
     let id = event.generation_id;
     let mut stored = store(conn, vec![event]).await?;
     Ok(stored
@@ -120,21 +138,16 @@ pub(super) async fn store_one(conn: &mut SqliteConnection, event: NewEvent) -> R
 }
 
 /// Events of the owner's visible generation after `after_seq`, oldest first.
-pub(super) async fn list(
-    conn: &mut SqliteConnection,
-    owner: UserId,
-    id: GenerationId,
-    after_seq: i64,
-) -> Result<Vec<Event>> {
-    let rows = sqlx::query(
-        "SELECT e.* FROM events AS e WHERE e.generation_id = ?2 AND e.seq > ?3 \
-         AND EXISTS (SELECT 1 FROM generations AS g WHERE g.id = ?2 AND g.user_id = ?1 AND g.deleted_at IS NULL) \
-         ORDER BY e.seq",
-    )
-    .bind(owner.to_string())
-    .bind(id.to_string())
-    .bind(after_seq)
-    .fetch_all(conn)
-    .await?;
+pub(super) async fn list(conn: &mut Conn<'_>, owner: UserId, id: GenerationId, after_seq: i64) -> Result<Vec<Event>> {
+    let rows = conn
+        .all(
+            sql!(
+                "SELECT e.* FROM events AS e WHERE e.generation_id = $2 AND e.seq > $3 \
+                 AND EXISTS (SELECT 1 FROM generations AS g WHERE g.id = $2 AND g.user_id = $1 AND g.deleted_at IS NULL) \
+                 ORDER BY e.seq"
+            ),
+            args![owner, id, after_seq],
+        )
+        .await?;
     rows.iter().map(rows::event).collect()
 }

@@ -2,14 +2,14 @@
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use sqlx::SqliteConnection;
 
 use super::attempts;
+use super::conn::{Conn, args, sql};
 use super::error::Result;
 use super::events::{self, NewEvent};
 use super::generations;
 use super::rows::{self, to_json};
-use super::settle::{self, EndOfAttempt, Ended, Ending, How, Subject};
+use super::settle::{self, EndOfAttempt, Ended, Ending, How};
 use super::writer::Write;
 use crate::clock::Micros;
 use crate::generation::{Attempt, AttemptState, Event, EventKind, Generation, PublicError, Status};
@@ -27,7 +27,8 @@ pub(super) struct Cancel {
 impl Write for Cancel {
     type Out = Option<Cancelled>;
 
-    async fn apply(&self, conn: &mut SqliteConnection) -> Result<Option<Cancelled>> {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Option<Cancelled>> {
+        generations::lock(conn, &[self.id]).await?;
         let Some(generation) = generations::owned(conn, self.owner, self.id).await? else {
             return Ok(None);
         };
@@ -43,7 +44,7 @@ impl Write for Cancel {
         let ended = end_one(
             conn,
             Ending {
-                subject: Subject::of(&generation),
+                subject: generation,
                 how: How::Cancelled,
                 attempt: newest.map(|a| EndOfAttempt {
                     id: a.id,
@@ -64,17 +65,14 @@ impl Write for Cancel {
 
 impl Cancel {
     /// Notes the wish and makes the attempt due, for whoever holds it.
-    async fn request(&self, conn: &mut SqliteConnection, attempt: &Attempt) -> Result<Cancelled> {
-        let row = sqlx::query("UPDATE generations SET cancel_requested = 1, updated_at = ?2 WHERE id = ?1 RETURNING *")
-            .bind(self.id.to_string())
-            .bind(self.now.0)
-            .fetch_one(&mut *conn)
-            .await?;
-        sqlx::query("UPDATE attempts SET due_at = ?2, updated_at = ?2 WHERE id = ?1")
-            .bind(attempt.id.to_string())
-            .bind(self.now.0)
-            .execute(conn)
-            .await?;
+    async fn request(&self, conn: &mut Conn<'_>, attempt: &Attempt) -> Result<Cancelled> {
+        let sql = sql!(
+            sqlite: "UPDATE generations SET cancel_requested = 1, updated_at = $2 WHERE id = $1 RETURNING *",
+            postgres: "UPDATE generations SET cancel_requested = true, updated_at = $2 WHERE id = $1 RETURNING *",
+        );
+        let row = conn.one(sql, args![self.id, self.now]).await?;
+        let sql = sql!("UPDATE attempts SET due_at = $2, updated_at = $2 WHERE id = $1");
+        conn.execute(sql, args![attempt.id, self.now]).await?;
         Ok(Cancelled::Requested {
             generation: Box::new(rows::generation(&row)?),
             attempt: attempt.id,
@@ -83,7 +81,7 @@ impl Cancel {
 }
 
 /// Ends one generation.
-async fn end_one(conn: &mut SqliteConnection, ending: Ending) -> Result<Ended> {
+async fn end_one(conn: &mut Conn<'_>, ending: Ending) -> Result<Ended> {
     let ended = settle::end(conn, vec![ending]).await?.pop();
     Ok(ended.ok_or_else(|| anyhow::anyhow!("an end was not written"))?)
 }
@@ -92,7 +90,8 @@ async fn end_one(conn: &mut SqliteConnection, ending: Ending) -> Result<Ended> {
 impl Write for Resolve {
     type Out = Resolved;
 
-    async fn apply(&self, conn: &mut SqliteConnection) -> Result<Resolved> {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Resolved> {
+        generations::lock(conn, &[self.generation_id]).await?;
         let Some(generation) = generations::by_id(conn, self.generation_id).await? else {
             return Ok(Resolved::Missing);
         };
@@ -106,7 +105,7 @@ impl Write for Resolve {
         let (generation, event) = match self.how(&generation) {
             Some((how, state)) => {
                 let ending = Ending {
-                    subject: Subject::of(&generation),
+                    subject: generation,
                     how,
                     attempt: Some(EndOfAttempt {
                         id: attempt.id,
@@ -158,7 +157,7 @@ impl Resolve {
         format!("resolved by {}: {}", self.actor, self.reason)
     }
 
-    async fn audit(&self, conn: &mut SqliteConnection, attempt: &Attempt) -> Result<()> {
+    async fn audit(&self, conn: &mut Conn<'_>, attempt: &Attempt) -> Result<()> {
         let details: Value = match &self.resolution {
             Resolution::Refund => json!({"resolution": "refund", "attempt_id": attempt.id}),
             Resolution::Retry => json!({"resolution": "retry", "attempt_id": attempt.id}),
@@ -166,39 +165,31 @@ impl Resolve {
                 json!({"resolution": "deliver", "attempt_id": attempt.id, "outputs": outputs})
             }
         };
-        sqlx::query(
-            "INSERT INTO audit (actor, action, subject, reason, details, created_at) \
-             VALUES (?1, 'generation.resolve', ?2, ?3, ?4, ?5)",
-        )
-        .bind(&self.actor)
-        .bind(self.generation_id.to_string())
-        .bind(&self.reason)
-        .bind(to_json(&details)?)
-        .bind(self.now.0)
-        .execute(conn)
-        .await?;
+        let sql = sql!(
+            sqlite: "INSERT INTO audit (actor, action, subject, reason, details, created_at) \
+                VALUES ($1, 'generation.resolve', $2, $3, $4, $5)",
+            postgres: "INSERT INTO audit (actor, action, subject, reason, details, created_at) \
+                VALUES ($1, 'generation.resolve', $2, $3, $4::jsonb, $5)",
+        );
+        let (subject, details) = (self.generation_id.to_string(), to_json(&details)?);
+        let args = args![&self.actor, &subject, &self.reason, &details, self.now];
+        conn.execute(sql, args).await?;
         Ok(())
     }
 
     /// Back into the queue with the same hold; the attempt bought nothing.
-    async fn requeue(&self, conn: &mut SqliteConnection, attempt: &Attempt) -> Result<(Generation, Event)> {
-        sqlx::query(
-            "UPDATE attempts SET state = 'rejected', lease_owner = NULL, inbox = NULL, detail = ?2, updated_at = ?3 \
-             WHERE id = ?1",
-        )
-        .bind(attempt.id.to_string())
-        .bind(self.note())
-        .bind(self.now.0)
-        .execute(&mut *conn)
-        .await?;
-        let row = sqlx::query(
-            "UPDATE generations SET status = 'queued', progress_permille = NULL, updated_at = ?2 WHERE id = ?1 \
-             RETURNING *",
-        )
-        .bind(self.generation_id.to_string())
-        .bind(self.now.0)
-        .fetch_one(&mut *conn)
-        .await?;
+    async fn requeue(&self, conn: &mut Conn<'_>, attempt: &Attempt) -> Result<(Generation, Event)> {
+        let sql = sql!(
+            "UPDATE attempts SET state = 'rejected', lease_owner = NULL, inbox = NULL, detail = $2, updated_at = $3 \
+             WHERE id = $1"
+        );
+        let note = self.note();
+        conn.execute(sql, args![attempt.id, &note, self.now]).await?;
+        let sql = sql!(
+            "UPDATE generations SET status = 'queued', progress_permille = NULL, updated_at = $2 WHERE id = $1 \
+             RETURNING *"
+        );
+        let row = conn.one(sql, args![self.generation_id, self.now]).await?;
         let event = events::store_one(
             conn,
             NewEvent {

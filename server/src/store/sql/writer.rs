@@ -1,45 +1,52 @@
-//! The one writer: every change of the database passes through this task, many of them per transaction.
+//! A writer: a task through which changes of the database pass, many of them per transaction.
 //!
 //! The task takes whatever waits, opens ONE transaction, carries everything out, commits, and only then answers. A lone
-//! write waits for nobody; under load the next batch is what queued up while the last one was committed. Invariants:
+//! write waits for nobody; under load the next batch is what queued up while the last one was committed. SQLite has one
+//! writer for everything; PostgreSQL has one or two for each kind of bulk change (see [`super::lanes`]). Invariants:
 //!
 //! - A caller hears of success only after COMMIT.
-//! - Requests of a kind that have a bulk form run together under one savepoint; when that fails they run again one by
-//!   one, each under its own, so that one bad request cannot sink its neighbours. Others run under their own savepoint
-//!   from the start.
-//! - When the transaction itself is lost (SQLite rolls back by itself on a full disk, for example) every member is
-//!   tried once more in a transaction of its own. After a COMMIT that failed for another reason than a broken
-//!   constraint, nothing is tried again.
+//! - Requests of a kind that have a bulk form run together; when that fails they run again one by one, so that one bad
+//!   request cannot sink its neighbours. In SQLite each kind has a savepoint; in PostgreSQL, where a savepoint costs two
+//!   round trips and an error ends the transaction, the transaction is given up and its members get one each.
+//! - What another transaction was in the way of is tried again a few times.
+//! - A transaction whose connection broke before COMMIT was sent has written nothing: it is tried once more as a whole.
+//!   After a COMMIT that failed for another reason than a broken constraint, nothing is tried again.
 //! - A caller that went away before its request began is skipped; one that goes away later changes nothing: the
 //!   request belongs to this task, so no half state is possible.
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
+use super::conn::{Conn, Dialect};
 use super::error::{Fault, Result};
+use super::session::{Session, Source};
 use crate::store::{BeginAttempt, NewGeneration, SaveStep, Settle, StoreError};
 
 /// Requests that may wait for the writer; more callers wait outside.
 const WAITING: usize = 4096;
 /// Requests in one transaction.
 const BATCH: usize = 512;
+/// How often a request that another transaction was in the way of is tried.
+const TRIES: u32 = 5;
+/// How long a transaction may take; more than any lock or statement may take in PostgreSQL.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A change that is carried out alone, inside the shared transaction. May run twice; only one run is committed.
 #[async_trait]
 pub(super) trait Write: Send + Sync + 'static {
     type Out: Send + 'static;
-    async fn apply(&self, conn: &mut SqliteConnection) -> Result<Self::Out>;
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Self::Out>;
 }
 
 /// A change of which many are carried out by the same few statements. The answers are in the order of the requests.
 #[async_trait]
 pub(super) trait BulkWrite: Send + Sync + Sized + 'static {
     type Out: Send + 'static;
-    async fn apply_all(conn: &mut SqliteConnection, requests: &[&Self]) -> Result<Vec<Self::Out>>;
+    async fn apply_all(conn: &mut Conn<'_>, requests: &[&Self]) -> Result<Vec<Self::Out>>;
 }
 
 /// Where the answer goes.
@@ -64,15 +71,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Takes over the connection and starts the task. `options` reopen the connection if it breaks.
-    pub(super) fn start(conn: SqliteConnection, options: SqliteConnectOptions) -> Writer {
+    /// Starts the task over a source of connections.
+    pub(super) fn start(source: Source) -> Writer {
         let (queue, waiting) = mpsc::channel(WAITING);
         let ended = tokio_util::sync::CancellationToken::new();
         let guard = ended.clone().drop_guard();
-        let task = Task {
-            conn: Some(conn),
-            options,
-        };
+        let task = Task { source, session: None };
         tokio::spawn(async move {
             task.run(waiting).await;
             drop(guard);
@@ -126,9 +130,9 @@ trait Unit: Send {
     /// Drops requests whose callers went away; how many remain.
     fn prune(&mut self) -> usize;
     /// Carries all of them out in the open transaction. An error means that the transaction is lost.
-    async fn run(&mut self, conn: &mut SqliteConnection) -> Result<()>;
+    async fn run(&mut self, conn: &mut Conn<'_>) -> Result<()>;
     /// Carries one of them out in the open transaction.
-    async fn run_one(&mut self, conn: &mut SqliteConnection, index: usize) -> Result<()>;
+    async fn run_one(&mut self, conn: &mut Conn<'_>, index: usize) -> Result<()>;
     /// Gives one of them an error for an answer.
     fn fail(&mut self, index: usize, error: StoreError);
     /// Tells the callers.
@@ -176,12 +180,12 @@ impl<B: BulkWrite> Unit for Group<B> {
         self.requests.len()
     }
 
-    async fn run(&mut self, conn: &mut SqliteConnection) -> Result<()> {
-        savepoint(conn).await?;
+    async fn run(&mut self, conn: &mut Conn<'_>) -> Result<()> {
+        let safe = Safe::begin(conn).await?;
         let requests: Vec<&B> = self.requests.iter().collect();
         match B::apply_all(conn, &requests).await {
             Ok(outs) if outs.len() == requests.len() => {
-                release(conn).await?;
+                safe.end(conn).await?;
                 self.answers = outs.into_iter().map(|out| Some(Ok(out))).collect();
             }
             Ok(outs) => {
@@ -189,7 +193,7 @@ impl<B: BulkWrite> Unit for Group<B> {
                 return Err(Fault::Data(anyhow::anyhow!("{asked} requests got {answered} answers")));
             }
             Err(fault) => {
-                undo(conn).await?;
+                let fault = safe.undo(conn, fault).await?;
                 if let [_] = requests[..] {
                     self.answers[0] = Some(Err(fault.into()));
                 } else {
@@ -207,19 +211,16 @@ impl<B: BulkWrite> Unit for Group<B> {
         Ok(())
     }
 
-    async fn run_one(&mut self, conn: &mut SqliteConnection, index: usize) -> Result<()> {
-        savepoint(conn).await?;
+    async fn run_one(&mut self, conn: &mut Conn<'_>, index: usize) -> Result<()> {
+        let safe = Safe::begin(conn).await?;
         let answer = match B::apply_all(conn, &[&self.requests[index]]).await {
             Ok(outs) => {
-                release(conn).await?;
+                safe.end(conn).await?;
                 outs.into_iter()
                     .next()
                     .ok_or_else(|| StoreError::Broken(anyhow::anyhow!("a request got no answer")))
             }
-            Err(fault) => {
-                undo(conn).await?;
-                Err(fault.into())
-            }
+            Err(fault) => Err(safe.undo(conn, fault).await?.into()),
         };
         self.answers[index] = Some(answer);
         Ok(())
@@ -247,7 +248,7 @@ struct Alone<W: Write>(W);
 impl<W: Write> BulkWrite for Alone<W> {
     type Out = W::Out;
 
-    async fn apply_all(conn: &mut SqliteConnection, requests: &[&Self]) -> Result<Vec<W::Out>> {
+    async fn apply_all(conn: &mut Conn<'_>, requests: &[&Self]) -> Result<Vec<W::Out>> {
         let mut outs = Vec::with_capacity(requests.len());
         for request in requests {
             outs.push(request.0.apply(conn).await?);
@@ -256,37 +257,59 @@ impl<W: Write> BulkWrite for Alone<W> {
     }
 }
 
-async fn savepoint(conn: &mut SqliteConnection) -> Result<()> {
-    execute(conn, "SAVEPOINT request").await
-}
+/// A place in the transaction to come back to, where the database has cheap ones.
+struct Safe(bool);
 
-async fn release(conn: &mut SqliteConnection) -> Result<()> {
-    execute(conn, "RELEASE request").await
-}
+impl Safe {
+    async fn begin(conn: &mut Conn<'_>) -> Result<Safe> {
+        let savepoint = conn.dialect() == Dialect::Sqlite;
+        if savepoint {
+            conn.command("SAVEPOINT request").await?;
+        }
+        Ok(Safe(savepoint))
+    }
 
-/// Undoes what was done since the savepoint. Fails when the transaction is gone.
-async fn undo(conn: &mut SqliteConnection) -> Result<()> {
-    execute(conn, "ROLLBACK TO request").await?;
-    release(conn).await
-}
+    async fn end(self, conn: &mut Conn<'_>) -> Result<()> {
+        match self.0 {
+            true => conn.command("RELEASE request").await,
+            false => Ok(()),
+        }
+    }
 
-async fn execute(conn: &mut SqliteConnection, sql: &'static str) -> Result<()> {
-    sqlx::query(sql).execute(conn).await?;
-    Ok(())
+    /// Undoes what was done since and gives the fault back; fails with it when the transaction is lost.
+    async fn undo(self, conn: &mut Conn<'_>, fault: Fault) -> Result<Fault> {
+        if !self.0 {
+            return Err(fault);
+        }
+        conn.command("ROLLBACK TO request").await?;
+        conn.command("RELEASE request").await?;
+        Ok(fault)
+    }
 }
 
 /// How a transaction failed.
 enum Failed {
     /// Lost on its way: nothing was written, and its members may fare better alone.
     Lost(Fault),
-    /// It could not begin, or its COMMIT failed: another try would only wait longer or do it twice.
+    /// Lost with its connection: nothing was written, and the members would fare no better.
+    Disconnected(Fault),
+    /// Its COMMIT failed: another try might do it twice.
     Hopeless(Fault),
 }
 
+impl Failed {
+    fn before_commit(fault: Fault) -> Failed {
+        match fault.is_disconnected() {
+            true => Failed::Disconnected(fault),
+            false => Failed::Lost(fault),
+        }
+    }
+}
+
 struct Task {
-    /// `None` after a failure: opened again for the next batch.
-    conn: Option<SqliteConnection>,
-    options: SqliteConnectOptions,
+    source: Source,
+    /// `None` before the first batch, after a failure, and where connections come from a pool.
+    session: Option<Session>,
 }
 
 impl Task {
@@ -299,35 +322,24 @@ impl Task {
             }
             self.batch(units).await;
         }
-        if let Some(conn) = self.conn.take() {
-            // The file is consistent whatever happens here: closing only tidies the write-ahead log away.
-            if let Err(error) = conn.close().await {
-                tracing::warn!(%error, "closing the database failed");
-            }
+        if let Some(session) = self.session.take() {
+            session.close().await;
         }
     }
 
     /// Carries a batch out and answers everybody.
     async fn batch(&mut self, mut units: Vec<Box<dyn Unit>>) {
-        // A panic is a bug in one request; it must not take every later write with it.
-        let outcome = AssertUnwindSafe(self.together(&mut units)).catch_unwind().await;
+        let mut outcome = self.guarded(&mut units).await;
+        if let Err(Failed::Disconnected(fault)) = &outcome {
+            tracing::debug!(?fault, "the connection broke; trying once more");
+            outcome = self.guarded(&mut units).await;
+        }
         match outcome {
-            Ok(Ok(())) => {}
-            Ok(Err(Failed::Lost(fault))) => {
-                tracing::warn!(?fault, "a transaction was lost; trying its members one by one");
-                for unit in &mut units {
-                    for index in 0..unit.prune() {
-                        self.apart(unit, index).await;
-                    }
-                }
-            }
-            Ok(Err(Failed::Hopeless(fault))) => {
-                self.conn = None;
+            Ok(()) => {}
+            Err(Failed::Lost(fault)) => self.one_by_one(&mut units, fault).await,
+            Err(Failed::Disconnected(fault) | Failed::Hopeless(fault)) => {
+                self.discard();
                 fail_all(&mut units, &format!("the transaction failed: {fault:?}"));
-            }
-            Err(_) => {
-                self.conn = None;
-                fail_all(&mut units, "a request panicked");
             }
         }
         for unit in units {
@@ -335,52 +347,133 @@ impl Task {
         }
     }
 
-    async fn together(&mut self, units: &mut [Box<dyn Unit>]) -> std::result::Result<(), Failed> {
-        let conn = self.begin().await.map_err(Failed::Hopeless)?;
-        for unit in units.iter_mut() {
-            if let Err(fault) = unit.run(conn).await {
-                self.conn = None;
-                return Err(Failed::Lost(fault));
-            }
+    /// Carries everything out in one transaction, with a limit of time. A panic is a bug in one request; it must not take
+    /// every later write with it.
+    async fn guarded(&mut self, units: &mut [Box<dyn Unit>]) -> std::result::Result<(), Failed> {
+        let together = AssertUnwindSafe(self.together(units)).catch_unwind();
+        let outcome = match timeout(PATIENCE, together).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(Failed::Hopeless(Fault::Data(anyhow::anyhow!("a request panicked")))),
+            Err(_) => Err(Failed::Hopeless(Fault::TooSlow)),
+        };
+        if outcome.is_err() {
+            self.discard();
         }
-        match execute(conn, "COMMIT").await {
-            Ok(()) => Ok(()),
-            // Refused, so certainly not committed: one member broke a rule that is checked last.
-            Err(fault) if fault.is_refusal() => {
-                self.conn = None;
-                Err(Failed::Lost(fault))
+        outcome
+    }
+
+    async fn together(&mut self, units: &mut [Box<dyn Unit>]) -> std::result::Result<(), Failed> {
+        let session = self.begin().await.map_err(Failed::Disconnected)?;
+        let mut conn = session.conn();
+        for unit in units.iter_mut() {
+            unit.run(&mut conn).await.map_err(Failed::before_commit)?;
+        }
+        match conn.command("COMMIT").await {
+            Ok(()) => {
+                self.put_back();
+                Ok(())
             }
+            // Refused, so certainly not committed: one member broke a rule that is checked last.
+            Err(fault) if fault.is_refusal() => Err(Failed::Lost(fault)),
             Err(fault) => Err(Failed::Hopeless(fault)),
         }
     }
 
-    /// One request in a transaction of its own.
-    async fn apart(&mut self, unit: &mut Box<dyn Unit>, index: usize) {
-        let outcome = AssertUnwindSafe(async {
-            let conn = self.begin().await?;
-            unit.run_one(conn, index).await?;
-            execute(conn, "COMMIT").await
-        })
-        .catch_unwind()
-        .await;
-        let error = match outcome {
-            Ok(Ok(())) => return,
-            Ok(Err(fault)) => fault.into(),
-            Err(_) => StoreError::Broken(anyhow::anyhow!("a request panicked")),
-        };
-        self.conn = None;
-        unit.fail(index, error);
+    /// Every member in a transaction of its own, until the database is gone. `fault` is why the transaction of all of
+    /// them was lost, and the answer of a lone member that nobody was in the way of.
+    async fn one_by_one(&mut self, units: &mut [Box<dyn Unit>], fault: Fault) {
+        let alone = units.iter_mut().map(|unit| unit.prune()).sum::<usize>() == 1;
+        if alone && !fault.is_conflict() {
+            fail_with(units, fault);
+            return;
+        }
+        tracing::debug!(?fault, "a transaction was lost; trying its members one by one");
+        let mut gone = false;
+        for unit in units {
+            for index in 0..unit.prune() {
+                if gone {
+                    let error = anyhow::anyhow!("the connection broke");
+                    unit.fail(index, StoreError::Unavailable(error));
+                } else {
+                    gone = self.apart(unit, index).await;
+                }
+            }
+        }
     }
 
-    /// The connection with a transaction that may write at once.
-    async fn begin(&mut self) -> Result<&mut SqliteConnection> {
-        let conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => self.options.connect().await?,
+    /// One request in a transaction of its own; true when the database is gone.
+    async fn apart(&mut self, unit: &mut Box<dyn Unit>, index: usize) -> bool {
+        for tries in 1.. {
+            let outcome = AssertUnwindSafe(timeout(PATIENCE, async {
+                let session = self.begin().await?;
+                let mut conn = session.conn();
+                unit.run_one(&mut conn, index).await?;
+                conn.command("COMMIT").await
+            }))
+            .catch_unwind()
+            .await;
+            let fault = match outcome {
+                Ok(Ok(Ok(()))) => {
+                    self.put_back();
+                    return false;
+                }
+                Ok(Ok(Err(fault))) => fault,
+                Ok(Err(_)) => Fault::TooSlow,
+                Err(_) => Fault::Data(anyhow::anyhow!("a request panicked")),
+            };
+            self.discard();
+            if fault.is_conflict() && tries < TRIES {
+                continue;
+            }
+            let gone = fault.is_disconnected() || matches!(fault, Fault::TooSlow);
+            unit.fail(index, fault.into());
+            return gone;
+        }
+        false
+    }
+
+    /// A connection with a transaction that may write at once.
+    async fn begin(&mut self) -> Result<&mut Session> {
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => self.source.open().await?,
         };
-        let conn = self.conn.insert(conn);
-        execute(conn, "BEGIN IMMEDIATE").await?;
-        Ok(conn)
+        let session = self.session.insert(session);
+        session.begin().await?;
+        Ok(session)
+    }
+
+    /// The transaction is over: a pooled connection is for others now.
+    fn put_back(&mut self) {
+        if self.source.is_pooled() {
+            self.session = None;
+        }
+    }
+
+    /// The transaction has failed: its connection is not used again.
+    fn discard(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.discard();
+        }
+    }
+}
+
+/// Carries out one change in a transaction of its own, beside the writers.
+pub(super) async fn alone<W: Write>(source: Source, write: W) -> std::result::Result<W::Out, StoreError> {
+    let (reply, answer) = oneshot::channel();
+    // On a task of its own: a caller that goes away leaves no half transaction on a pooled connection.
+    tokio::spawn(async move {
+        let unit: Box<dyn Unit> = Box::new(Group::<Alone<W>>::of(Alone(write), reply));
+        Task { source, session: None }.batch(vec![unit]).await;
+    });
+    let lost = || StoreError::Unavailable(anyhow::anyhow!("the store is closed"));
+    answer.await.map_err(|_| lost())?
+}
+
+/// Gives the lone member of the units its fault.
+fn fail_with(units: &mut [Box<dyn Unit>], fault: Fault) {
+    if let Some(unit) = units.iter_mut().find_map(|unit| (unit.prune() > 0).then_some(unit)) {
+        unit.fail(0, fault.into());
     }
 }
 

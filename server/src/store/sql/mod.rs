@@ -1,0 +1,377 @@
+//! The store over SQL: one implementation of every use case, for SQLite and for PostgreSQL.
+//!
+//! Every change goes through [`lanes`], which group concurrent ones into shared transactions; reads run beside them on
+//! their own connections and see what is committed. The rules of money are in [`books`] and [`settle`], and nowhere
+//! else. Commits are durable in both (`synchronous=FULL`, `synchronous_commit=on`): grouped, that costs almost nothing.
+//!
+//! **Locks.** SQLite has one writer. In PostgreSQL a transaction locks generations first, then attempts, leases and
+//! accounts, each in the order of their ids, so that no two wait for each other.
+
+mod attempts;
+mod books;
+mod bulk;
+mod conn;
+mod credits;
+mod error;
+mod events;
+mod generations;
+mod lanes;
+mod leases;
+mod people;
+mod postgres;
+mod projects;
+mod resolve;
+mod rows;
+mod schema;
+mod session;
+mod settle;
+mod sqlite;
+mod steps;
+mod submit;
+mod verify;
+mod writer;
+
+use async_trait::async_trait;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgPool;
+use sqlx::sqlite::SqlitePool;
+use sqlx::{Postgres, Sqlite, Transaction};
+
+use self::conn::Conn;
+use self::error::Fault;
+use self::lanes::Lanes;
+use self::session::Source;
+use super::{
+    Adopted, BeginAttempt, Cancelled, Created, CreditStats, Deleted, Delivered, GenerationFilter, GenerationStats,
+    Grant, Granted, LedgerReport, NewGeneration, NewProject, NewSession, NewUser, NextAttempt, Page, ProfileChange,
+    Project, ProjectChange, ProjectFilter, QueuedGeneration, Resolve, Resolved, Result, Role, Rotated, Rotation,
+    SaveStep, Saved, Settle, Settled, StatementFilter, StatementLine, Store, Submitted, SystemCounts, User, Work,
+};
+use crate::clock::Micros;
+use crate::generation::{Attempt, AttemptState, Event, Generation};
+use crate::id::{AttemptId, GenerationId, ProjectId, SessionId, UserId};
+use crate::ledger::Balance;
+
+/// How to open a database.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OpenOptions {
+    /// Make the SQLite file and its folder when there is none, or the schema of an empty PostgreSQL database.
+    pub create: bool,
+    /// Bring the schema up to date.
+    pub migrate: bool,
+}
+
+/// The store over SQLite or PostgreSQL.
+pub struct SqlStore {
+    lanes: Lanes,
+    readers: Readers,
+}
+
+/// Connections that only read.
+enum Readers {
+    Sqlite(SqlitePool),
+    Postgres { pool: PgPool, named: bool },
+}
+
+/// A connection for reads; a transaction is rolled back when it is dropped, for there is nothing to commit.
+enum Reading {
+    Sqlite(PoolConnection<Sqlite>),
+    SqliteMoment(Transaction<'static, Sqlite>),
+    Postgres(PoolConnection<Postgres>),
+    PostgresMoment {
+        transaction: Transaction<'static, Postgres>,
+        named: bool,
+    },
+}
+
+impl Reading {
+    fn conn(&mut self) -> Conn<'_> {
+        match self {
+            Reading::Sqlite(conn) => Conn::Sqlite(conn),
+            Reading::SqliteMoment(transaction) => Conn::Sqlite(transaction),
+            Reading::Postgres(conn) => Conn::Postgres { conn, named: true },
+            Reading::PostgresMoment { transaction, named } => Conn::Postgres {
+                conn: transaction,
+                named: *named,
+            },
+        }
+    }
+}
+
+impl SqlStore {
+    /// Opens the database at `location`: a `postgres:` or `postgresql:` URL, a `sqlite:` URL, or the path of an SQLite file.
+    ///
+    /// # Errors
+    ///
+    /// [`super::StoreError::Schema`] names the remedy when there is no database, or its schema is older, newer or other than
+    /// this program can work with (an older one is brought up to date when `options.migrate` asks for it);
+    /// [`super::StoreError::Unavailable`] when the server does not answer.
+    pub async fn open(location: &str, options: OpenOptions) -> Result<SqlStore> {
+        if location.starts_with("postgres:") || location.starts_with("postgresql:") {
+            let opened = postgres::open(location, options).await?;
+            let (pool, named) = (opened.writers, opened.named);
+            return Ok(SqlStore {
+                lanes: Lanes::by_kind(Source::Postgres { pool, named }),
+                readers: Readers::Postgres {
+                    pool: opened.readers,
+                    named,
+                },
+            });
+        }
+        let opened = sqlite::open(location, options).await?;
+        Ok(SqlStore {
+            lanes: Lanes::one(Source::Sqlite(opened.options)),
+            readers: Readers::Sqlite(opened.readers),
+        })
+    }
+
+    /// A connection for one read. Through a pooler it is a transaction: only inside one do two messages reach one server.
+    async fn reader(&self) -> Result<Reading> {
+        match &self.readers {
+            Readers::Sqlite(pool) => Ok(Reading::Sqlite(pool.acquire().await.map_err(Fault::from)?)),
+            Readers::Postgres { pool, named: true } => {
+                Ok(Reading::Postgres(pool.acquire().await.map_err(Fault::from)?))
+            }
+            Readers::Postgres { named: false, .. } => self.moment().await,
+        }
+    }
+
+    /// A transaction for several reads that must see one moment.
+    async fn moment(&self) -> Result<Reading> {
+        Ok(match &self.readers {
+            Readers::Sqlite(pool) => Reading::SqliteMoment(pool.begin().await.map_err(Fault::from)?),
+            Readers::Postgres { pool, named } => {
+                let begin = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+                Reading::PostgresMoment {
+                    transaction: begin.await.map_err(Fault::from)?,
+                    named: *named,
+                }
+            }
+        })
+    }
+}
+
+#[async_trait]
+impl Store for SqlStore {
+    async fn ping(&self) -> Result<()> {
+        let migrations = match self.readers {
+            Readers::Sqlite(_) => &sqlite::MIGRATIONS,
+            Readers::Postgres { .. } => &postgres::MIGRATIONS,
+        };
+        schema::check(&mut self.moment().await?.conn(), migrations).await
+    }
+
+    async fn close(&self) {
+        match &self.readers {
+            Readers::Sqlite(pool) => pool.close().await,
+            Readers::Postgres { pool, .. } => pool.close().await,
+        }
+        self.lanes.close().await;
+    }
+
+    async fn create_user(&self, user: NewUser) -> Result<Created<User>> {
+        self.lanes.run(user).await
+    }
+
+    async fn user_by_email(&self, email: &str) -> Result<Option<User>> {
+        Ok(people::by_email(&mut self.reader().await?.conn(), email).await?)
+    }
+
+    async fn user(&self, id: UserId) -> Result<Option<User>> {
+        Ok(people::by_id(&mut self.reader().await?.conn(), id).await?)
+    }
+
+    async fn update_profile(&self, id: UserId, change: ProfileChange, now: Micros) -> Result<Option<User>> {
+        self.lanes.run(people::UpdateProfile { id, change, now }).await
+    }
+
+    async fn set_role(&self, email: &str, role: Role, now: Micros) -> Result<Option<User>> {
+        let email = email.to_owned();
+        self.lanes.run(people::SetRole { email, role, now }).await
+    }
+
+    async fn open_session(&self, session: NewSession) -> Result<()> {
+        self.lanes.run(session).await
+    }
+
+    async fn rotate_refresh(&self, rotation: Rotation) -> Result<Rotated> {
+        self.lanes.run(rotation).await
+    }
+
+    async fn revoke_session(&self, session: SessionId, now: Micros) -> Result<()> {
+        self.lanes.run(people::RevokeSession { session, now }).await
+    }
+
+    async fn revoked_since(&self, since: Micros) -> Result<Vec<(SessionId, Micros)>> {
+        Ok(people::revoked_since(&mut self.reader().await?.conn(), since).await?)
+    }
+
+    async fn balance(&self, user: UserId) -> Result<Option<Balance>> {
+        Ok(credits::balance(&mut self.reader().await?.conn(), user).await?)
+    }
+
+    async fn statement(&self, user: UserId, filter: StatementFilter) -> Result<Page<StatementLine>> {
+        Ok(credits::statement(&mut self.moment().await?.conn(), user, filter).await?)
+    }
+
+    async fn credit_stats(&self, user: UserId, since: Micros) -> Result<CreditStats> {
+        Ok(credits::stats(&mut self.moment().await?.conn(), user, since).await?)
+    }
+
+    async fn grant(&self, grant: Grant) -> Result<Option<Granted>> {
+        self.lanes.run(grant).await
+    }
+
+    async fn verify_ledger(&self) -> Result<LedgerReport> {
+        Ok(verify::ledger(&mut self.moment().await?.conn()).await?)
+    }
+
+    async fn create_project(&self, project: NewProject) -> Result<Project> {
+        self.lanes.run(project).await
+    }
+
+    async fn project(&self, viewer: UserId, id: ProjectId) -> Result<Option<Project>> {
+        Ok(projects::by_id(&mut self.reader().await?.conn(), viewer, id).await?)
+    }
+
+    async fn projects(&self, viewer: UserId, filter: ProjectFilter) -> Result<Vec<Project>> {
+        Ok(projects::list(&mut self.reader().await?.conn(), viewer, filter).await?)
+    }
+
+    async fn update_project(
+        &self,
+        owner: UserId,
+        id: ProjectId,
+        change: ProjectChange,
+        now: Micros,
+    ) -> Result<Option<Project>> {
+        let update = projects::UpdateProject { owner, id, change, now };
+        self.lanes.run(update).await
+    }
+
+    async fn delete_project(&self, owner: UserId, id: ProjectId) -> Result<bool> {
+        self.lanes.run(projects::DeleteProject { owner, id }).await
+    }
+
+    async fn submit(&self, new: NewGeneration) -> Result<Submitted> {
+        self.lanes.submit(new).await
+    }
+
+    async fn generation(&self, owner: UserId, id: GenerationId) -> Result<Option<Generation>> {
+        Ok(generations::owned(&mut self.reader().await?.conn(), owner, id).await?)
+    }
+
+    async fn generations(&self, owner: UserId, filter: GenerationFilter) -> Result<Page<Generation>> {
+        Ok(generations::list(&mut self.moment().await?.conn(), owner, filter).await?)
+    }
+
+    async fn generation_stats(&self, owner: UserId, project: Option<ProjectId>) -> Result<GenerationStats> {
+        Ok(generations::stats(&mut self.reader().await?.conn(), owner, project).await?)
+    }
+
+    async fn toggle_favorite(&self, owner: UserId, id: GenerationId, now: Micros) -> Result<Option<Generation>> {
+        self.lanes.run(generations::ToggleFavorite { owner, id, now }).await
+    }
+
+    async fn delete_generation(&self, owner: UserId, id: GenerationId, now: Micros) -> Result<Deleted> {
+        self.lanes.run(generations::DeleteGeneration { owner, id, now }).await
+    }
+
+    async fn cancel(&self, owner: UserId, id: GenerationId, now: Micros) -> Result<Option<Cancelled>> {
+        self.lanes.run(resolve::Cancel { owner, id, now }).await
+    }
+
+    async fn events(&self, owner: UserId, id: GenerationId, after_seq: i64) -> Result<Vec<Event>> {
+        Ok(events::list(&mut self.reader().await?.conn(), owner, id, after_seq).await?)
+    }
+
+    async fn system_counts(&self) -> Result<SystemCounts> {
+        Ok(generations::system_counts(&mut self.moment().await?.conn()).await?)
+    }
+
+    async fn queued(&self, after: Option<GenerationId>, limit: u32) -> Result<Vec<QueuedGeneration>> {
+        Ok(generations::queued(&mut self.reader().await?.conn(), after, limit).await?)
+    }
+
+    async fn begin_attempt(&self, begin: BeginAttempt) -> Result<Option<(Work, Vec<Event>)>> {
+        self.lanes.begin(begin).await
+    }
+
+    async fn work(&self, attempt: AttemptId, worker: &str) -> Result<Option<Work>> {
+        Ok(leases::work(&mut self.moment().await?.conn(), attempt, worker).await?)
+    }
+
+    async fn adopt(&self, worker: &str, now: Micros, lease_until: Micros, limit: u32) -> Result<Vec<Adopted>> {
+        let worker = worker.to_owned();
+        let adopt = leases::Adopt {
+            worker,
+            now,
+            lease_until,
+            limit,
+        };
+        self.lanes.run(adopt).await
+    }
+
+    async fn held(&self, worker: &str) -> Result<Vec<AttemptId>> {
+        Ok(leases::held(&mut self.reader().await?.conn(), worker).await?)
+    }
+
+    async fn extend_leases(&self, worker: &str, lease_until: Micros) -> Result<u64> {
+        let worker = worker.to_owned();
+        self.lanes.run(leases::ExtendLeases { worker, lease_until }).await
+    }
+
+    async fn release_leases(&self, worker: &str) -> Result<u64> {
+        let worker = worker.to_owned();
+        self.lanes.run(leases::ReleaseLeases { worker }).await
+    }
+
+    async fn free_all_leases(&self) -> Result<u64> {
+        self.lanes.run(leases::FreeAllLeases).await
+    }
+
+    async fn save_step(&self, step: SaveStep) -> Result<Saved> {
+        self.lanes.step(step).await
+    }
+
+    async fn next_attempt(&self, next: NextAttempt) -> Result<Option<Work>> {
+        self.lanes.run(next).await
+    }
+
+    async fn settle(&self, settle: Settle) -> Result<Settled> {
+        self.lanes.settle(settle).await
+    }
+
+    async fn deliver_webhook(
+        &self,
+        provider: &str,
+        attempt: AttemptId,
+        body: Vec<u8>,
+        now: Micros,
+    ) -> Result<Delivered> {
+        let provider = provider.to_owned();
+        let webhook = attempts::DeliverWebhook {
+            provider,
+            attempt,
+            body,
+            now,
+        };
+        self.lanes.run(webhook).await
+    }
+
+    async fn attempts_in(&self, state: AttemptState, limit: u32) -> Result<Vec<(Attempt, Generation)>> {
+        Ok(attempts::in_state(&mut self.moment().await?.conn(), state, limit).await?)
+    }
+
+    async fn newest_attempt(&self, id: GenerationId) -> Result<Option<(Attempt, Generation)>> {
+        let mut moment = self.moment().await?;
+        let mut conn = moment.conn();
+        let attempt = attempts::newest(&mut conn, id).await?;
+        let generation = generations::by_id(&mut conn, id).await?;
+        Ok(attempt.zip(generation))
+    }
+
+    async fn resolve_unknown(&self, resolution: Resolve) -> Result<Resolved> {
+        self.lanes.run(resolution).await
+    }
+}

@@ -1,0 +1,161 @@
+//! Opening PostgreSQL: pools, limits, schema.
+//!
+//! Writers and readers have pools of their own, so that a flood of reads cannot keep a settlement waiting. Connections are
+//! given out in the order in which they were asked for; who waits too long is told that the database is not available.
+
+use anyhow::Context;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection};
+use std::str::FromStr;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use url::Url;
+
+use super::OpenOptions;
+use super::conn::Conn;
+use super::error::Fault;
+use super::schema;
+use crate::store::StoreError;
+
+/// Every migration this program knows, compiled in.
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
+
+/// Connections of each pool.
+const CONNECTIONS: u32 = 12;
+/// How long to wait for a connection before the database counts as not available.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection that was idle for longer is asked for a sign of life before it is used.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+/// How long to wait for a server that is just starting.
+const START_PATIENCE: Duration = Duration::from_secs(15);
+/// Advisory lock of whoever changes the schema.
+const MIGRATION_LOCK: i64 = 0x7665_6c72_6f00_0001;
+
+/// The pools; see [`Conn`] for `named`.
+pub(super) struct Opened {
+    pub(super) writers: PgPool,
+    pub(super) readers: PgPool,
+    pub(super) named: bool,
+}
+
+/// Opens a `postgres:` URL. `?pgbouncer=true` says that a pooler in transaction mode is in front.
+pub(super) async fn open(url: &str, options: OpenOptions) -> Result<Opened, StoreError> {
+    let (connect, named) = parse(url)?;
+    let mut conn = first_connection(&connect).await?;
+    if options.migrate || options.create {
+        migrate(&mut conn, named, options).await?;
+    }
+    schema::check(&mut Conn::Postgres { conn: &mut conn, named }, &MIGRATIONS).await?;
+    // It was only needed for this; an error would say that it is gone already.
+    drop(conn.close().await);
+    let pool = |limited: bool| {
+        let connect = match (limited, named) {
+            // A pooler knows no options at the start of a session.
+            (true, true) => connect.clone().options([
+                ("lock_timeout", "5s"),
+                ("statement_timeout", "10s"),
+                ("idle_in_transaction_session_timeout", "10s"),
+            ]),
+            _ => connect.clone(),
+        };
+        PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|conn, meta| {
+                Box::pin(async move {
+                    match meta.idle_for > TRUSTED_IDLE {
+                        true => Ok(conn.ping().await.is_ok()),
+                        false => Ok(true),
+                    }
+                })
+            })
+            .connect_lazy_with(connect)
+    };
+    Ok(Opened {
+        writers: pool(true),
+        readers: pool(true),
+        named,
+    })
+}
+
+/// Options of the URL, and whether prepared statements may stay with their connection.
+fn parse(url: &str) -> Result<(PgConnectOptions, bool), StoreError> {
+    let invalid = || StoreError::Schema("DATABASE_URL is not a valid postgres: URL".into());
+    let mut parsed = Url::parse(url).map_err(|_| invalid())?;
+    let pooler = |name: &str, value: &str| name == "pgbouncer" && value == "true";
+    let pooled = parsed.query_pairs().any(|(name, value)| pooler(&name, &value))
+        // Supabase's pooler in transaction mode.
+        || (parsed.port() == Some(6543) && parsed.host_str().is_some_and(|host| host.ends_with(".pooler.supabase.com")));
+    let rest: Vec<(String, String)> = parsed
+        .query_pairs()
+        .filter(|(name, _)| name != "pgbouncer")
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect();
+    parsed.set_query(None);
+    if !rest.is_empty() {
+        parsed.query_pairs_mut().extend_pairs(rest);
+    }
+    let connect = PgConnectOptions::from_str(parsed.as_str()).map_err(|_| invalid())?;
+    let connect = match pooled {
+        true => connect.statement_cache_capacity(0),
+        false => connect,
+    };
+    Ok((connect.application_name("velro"), !pooled))
+}
+
+/// Waits for a server that is just starting; what else is wrong is told at once.
+async fn first_connection(connect: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+    let give_up = Instant::now() + START_PATIENCE;
+    loop {
+        match connect.connect().await {
+            Ok(conn) => return Ok(conn),
+            Err(error) => {
+                let fault = Fault::from(error);
+                if !fault.is_disconnected() || Instant::now() >= give_up {
+                    return Err(fault.into());
+                }
+                tracing::info!("waiting for the database");
+                sleep(Duration::from_millis(500)).await;
+            }
+        }
+    }
+}
+
+/// Applies what is missing, all of it in one transaction that nobody else enters: replicas that start together wait here,
+/// and find nothing left to do. Without [`OpenOptions::migrate`] only an empty database is touched.
+async fn migrate(conn: &mut PgConnection, named: bool, options: OpenOptions) -> Result<(), StoreError> {
+    let mut transaction = conn.begin().await.map_err(Fault::from)?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .persistent(named)
+        .bind(MIGRATION_LOCK)
+        .execute(&mut *transaction)
+        .await
+        .map_err(Fault::from)?;
+    let mut inside = Conn::Postgres {
+        conn: &mut transaction,
+        named,
+    };
+    let empty = schema::is_empty(&mut inside).await?;
+    if options.migrate || empty {
+        let migrator = schema::tolerant(&MIGRATIONS);
+        // `run` asks for `Acquire`, which callers cannot prove `Send`; sqlx made this one for just that reason.
+        migrator
+            .run_direct(None, &mut *transaction, false)
+            .await
+            .map_err(schema::explain)?;
+        if !named {
+            // The migrator prepares statements by name, which must not stay with the pooler's connection.
+            sqlx::raw_sql("DEALLOCATE ALL")
+                .execute(&mut *transaction)
+                .await
+                .map_err(Fault::from)?;
+        }
+    }
+    transaction
+        .commit()
+        .await
+        .context("the migration was not committed")
+        .map_err(StoreError::Unavailable)
+}

@@ -1,0 +1,131 @@
+//! Between rows and domain values.
+
+use serde::Serialize;
+
+use super::conn::Row;
+use super::error::Result;
+use crate::generation::{Attempt, AttemptState, Event, EventKind, Generation, MediaType, PublicError, Status};
+use crate::ledger::{Credits, LineType};
+use crate::store::{Project, Role, StatementLine, User, Visibility};
+
+/// JSON text for a parameter or a column.
+pub(super) fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
+    Ok(serde_json::to_string(value)?)
+}
+
+/// `SELECT * FROM users`.
+pub(super) fn user(row: &Row) -> Result<User> {
+    Ok(User {
+        id: row.id("id")?,
+        email: row.get("email")?,
+        password_hash: row.get("password_hash")?,
+        full_name: row.get("full_name")?,
+        display_name: row.get("display_name")?,
+        avatar_url: row.get("avatar_url")?,
+        role: row.parsed("role", Role::parse)?,
+        plan: row.get("plan")?,
+        created_at: row.micros("created_at")?,
+        updated_at: row.micros("updated_at")?,
+        last_sign_in_at: row.optional_micros("last_sign_in_at")?,
+    })
+}
+
+/// `SELECT * FROM projects` with `generation_count`.
+pub(super) fn project(row: &Row) -> Result<Project> {
+    Ok(Project {
+        id: row.id("id")?,
+        user_id: row.id("user_id")?,
+        name: row.get("name")?,
+        description: row.get("description")?,
+        visibility: row.parsed("visibility", Visibility::parse)?,
+        tags: row.json("tags")?,
+        metadata: row.json("metadata")?,
+        generation_count: row.number("generation_count")?,
+        created_at: row.micros("created_at")?,
+        updated_at: row.micros("updated_at")?,
+    })
+}
+
+/// `SELECT * FROM statement_lines`.
+pub(super) fn statement_line(row: &Row) -> Result<StatementLine> {
+    Ok(StatementLine {
+        id: row.id("id")?,
+        user_id: row.id("user_id")?,
+        line_type: row.parsed("line_type", LineType::parse)?,
+        amount: row.credits("amount")?,
+        balance_after: row.credits("balance_after")?,
+        description: row.get("description")?,
+        generation_id: row.optional_id("generation_id")?,
+        metadata: row.json("metadata")?,
+        created_at: row.micros("created_at")?,
+    })
+}
+
+/// `SELECT * FROM generations`.
+pub(super) fn generation(row: &Row) -> Result<Generation> {
+    let error = match (row.get("error_code")?, row.get("error_message")?) {
+        (Some(code), Some(message)) => Some(PublicError { code, message }),
+        _ => None,
+    };
+    Ok(Generation {
+        id: row.id("id")?,
+        user_id: row.id("user_id")?,
+        project_id: row.optional_id("project_id")?,
+        model_id: row.get("model_id")?,
+        provider: row.get("provider")?,
+        media_type: row.parsed("media_type", MediaType::parse)?,
+        prompt: row.get("prompt")?,
+        negative_prompt: row.get("negative_prompt")?,
+        reference_image_url: row.get("reference_image_url")?,
+        parameters: row.json("parameters")?,
+        dropped_parameters: row.json("dropped_parameters")?,
+        provider_model: row.get("provider_model")?,
+        provider_input: row.get("provider_input")?,
+        price: row.credits("price")?,
+        price_basis: row.json("price_basis")?,
+        status: row.parsed("status", Status::parse)?,
+        cancel_requested: row.get("cancel_requested")?,
+        error,
+        captured: row.get::<Option<i64>>("captured")?.map(Credits),
+        outputs: row.json("outputs")?,
+        progress_permille: match row.get::<Option<i64>>("progress_permille")? {
+            None => None,
+            Some(_) => Some(row.number("progress_permille")?),
+        },
+        is_favorite: row.get("is_favorite")?,
+        created_at: row.micros("created_at")?,
+        updated_at: row.micros("updated_at")?,
+        started_at: row.optional_micros("started_at")?,
+        completed_at: row.optional_micros("completed_at")?,
+    })
+}
+
+/// `SELECT * FROM attempts`.
+pub(super) fn attempt(row: &Row) -> Result<Attempt> {
+    Ok(Attempt {
+        id: row.id("id")?,
+        generation_id: row.id("generation_id")?,
+        ordinal: row.number("ordinal")?,
+        provider: row.get("provider")?,
+        state: row.parsed("state", AttemptState::parse)?,
+        remote_id: row.get("remote_id")?,
+        plugin_state: row.get("plugin_state")?,
+        pending: row.json("pending")?,
+        steps: row.number("steps")?,
+        due_at: row.micros("due_at")?,
+        deadline_at: row.micros("deadline_at")?,
+        inbox: row.get("inbox")?,
+        created_at: row.micros("created_at")?,
+    })
+}
+
+/// `SELECT * FROM events`.
+pub(super) fn event(row: &Row) -> Result<Event> {
+    Ok(Event {
+        seq: row.get("seq")?,
+        generation_id: row.id("generation_id")?,
+        kind: row.parsed("kind", EventKind::parse)?,
+        data: row.json("data")?,
+        created_at: row.micros("created_at")?,
+    })
+}
