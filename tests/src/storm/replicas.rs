@@ -13,8 +13,8 @@ use crate::services::Persistence;
 /// Enough for any of the storms; the books are compared at the end, so nobody may run out on the way.
 pub(super) const CREDITS: i64 = 1_000_000;
 
-/// How long after the last blow the last generation may end: leases of dead workers have to run out.
-pub(super) const END_PATIENCE: Duration = Duration::from_secs(180);
+/// How long nothing may end after the last blow: leases of dead workers have to run out.
+pub(super) const END_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the clocks of the workers are wrong by.
 const WRONG_CLOCKS_MS: [i64; 2] = [45_000, -45_000];
