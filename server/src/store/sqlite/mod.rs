@@ -35,7 +35,7 @@ use super::{
     Project, ProjectChange, ProjectFilter, QueuedGeneration, Resolve, Resolved, Result, Role, Rotated, Rotation,
     SaveStep, Saved, Settle, Settled, StatementFilter, StatementLine, Store, Submitted, SystemCounts, User, Work,
 };
-use crate::clock::Micros;
+use crate::clock::{self, Micros};
 use crate::generation::{Attempt, AttemptState, Event, Generation};
 use crate::id::{AttemptId, GenerationId, ProjectId, SessionId, UserId};
 use crate::ledger::Balance;
@@ -76,6 +76,10 @@ impl SqliteStore {
 impl Store for SqliteStore {
     async fn ping(&self) -> Result<()> {
         open::check_schema(&mut *self.moment().await?).await
+    }
+
+    async fn now(&self) -> Result<Micros> {
+        Ok(clock::system())
     }
 
     async fn close(&self) {
