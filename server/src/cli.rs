@@ -43,6 +43,9 @@ pub struct Flags {
     /// Configuration file [default: ./velro.toml if it exists; env: VELRO_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// What this process does: all, api or worker [default: all; env: VELRO_ROLE]
+    #[arg(long, global = true, value_name = "ROLE")]
+    pub role: Option<String>,
     /// Address to listen on [default: 127.0.0.1 in development, else 0.0.0.0; env: HOST]
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub host: Option<String>,
@@ -65,6 +68,7 @@ impl Flags {
     pub fn overrides(&self) -> Overrides {
         Overrides {
             config_path: self.config.clone(),
+            role: self.role.clone(),
             host: self.host.clone(),
             port: self.port,
             data_dir: self.data.clone(),
@@ -81,11 +85,13 @@ pub enum Command {
     /// Serve the API and work on generations (the default).
     ///
     /// Runs until Ctrl-C or SIGTERM, then lets requests and steps in flight finish for a while. Whatever is cut off is
-    /// taken up again at the next start.
+    /// taken up again at the next start. With PostgreSQL the two halves can run apart, each as often as you like: --role
+    /// api and --role worker.
     #[command(after_help = "\
 Examples:
   velro serve
   velro serve --host 0.0.0.0 --port 8080 --data /var/lib/velro
+  DATABASE_URL=postgres://velro@db/velro velro serve --role worker
 
 Exit codes: 0 after a clean stop, 1 when it could not start or failed.")]
     Serve,

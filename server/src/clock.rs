@@ -1,18 +1,76 @@
 //! Time as the domain and the store keep it. This is the only caller of the system clock for stored times.
+//!
+//! Leases, due times and token times of several processes are compared with each other, so all of them follow one clock,
+//! the database's: [`now`] is the clock of this machine plus what it is known to be off by. A process looks at the
+//! database's clock before it uses any time and every few seconds after ([`follow`]); until then, and with the embedded
+//! database, the machine's clock stands. Waiting goes by the monotonic clock and is not concerned.
 
 use serde::{Deserialize, Serialize};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
+
+use crate::failpoint;
+
+/// What has to be added to the clock of this machine, in microseconds.
+static OFFSET_US: AtomicI64 = AtomicI64::new(0);
 
 /// Microseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Micros(pub i64);
 
-/// The present moment.
+/// The present moment, by the clock that all processes follow.
 pub fn now() -> Micros {
+    Micros(system().0.saturating_add(OFFSET_US.load(Ordering::Relaxed)))
+}
+
+/// The present moment by the clock of this machine; only to compare it with another clock.
+pub fn system() -> Micros {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Micros(elapsed.as_micros() as i64)
+    Micros((elapsed.as_micros() as i64).saturating_add(failpoint::clock_skew_us()))
+}
+
+/// One look at the database's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// How far its clock was ahead of this machine's, in microseconds.
+    pub ahead_us: i64,
+    /// How long the question and its answer took; the answer is from some moment in between.
+    pub round_trip: Duration,
+}
+
+impl Look {
+    /// To be called as soon as the answer is there.
+    pub fn taken(database_now: Micros, asked_at: Instant) -> Look {
+        Look::between(database_now, system(), asked_at.elapsed())
+    }
+
+    fn between(database_now: Micros, answered_at: Micros, round_trip: Duration) -> Look {
+        // Half-way is wrong by half the round trip at most.
+        let answered = answered_at.minus(round_trip / 2);
+        Look {
+            ahead_us: database_now.0.saturating_sub(answered.0),
+            round_trip,
+        }
+    }
+
+    /// The offset after this look at a clock that was followed with `offset_us`: the same as long as the look cannot
+    /// tell the two apart, so that time does not tremble with the network.
+    fn corrected(self, offset_us: i64) -> i64 {
+        let doubt_us = self.round_trip.as_micros() as i64 / 2 + 2;
+        match self.ahead_us.abs_diff(offset_us) > doubt_us.unsigned_abs() {
+            true => self.ahead_us,
+            false => offset_us,
+        }
+    }
+}
+
+/// Follows the database's clock from now on, as one look showed it; answers the offset in microseconds.
+pub fn follow(look: Look) -> i64 {
+    let offset_us = look.corrected(OFFSET_US.load(Ordering::Relaxed));
+    OFFSET_US.store(offset_us, Ordering::Relaxed);
+    offset_us
 }
 
 impl Micros {
@@ -63,6 +121,26 @@ impl Micros {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_look_is_from_the_middle_of_its_round_trip() {
+        let look = Look::between(Micros(5_000_000), Micros(1_010_000), 20 * MS);
+        assert_eq!(look.ahead_us, 4_000_000);
+        let behind = Look::between(Micros(1_000_000), Micros(5_010_000), 20 * MS);
+        assert_eq!(behind.ahead_us, -4_000_000);
+    }
+
+    #[test]
+    fn a_look_steps_the_clock_only_when_it_can_tell() {
+        let look = |ahead_us, round_trip| Look { ahead_us, round_trip };
+        assert_eq!(look(300_000_000, 2 * MS).corrected(0), 300_000_000);
+        assert_eq!(look(-90_000, 2 * MS).corrected(10_000), -90_000);
+        // A slow answer does not move what a quick one has found.
+        assert_eq!(look(140_000, 100 * MS).corrected(100_000), 100_000);
+        assert_eq!(look(151_000, 100 * MS).corrected(100_000), 151_000);
+    }
 
     #[test]
     fn the_contract_s_timestamp_form() {

@@ -1,8 +1,21 @@
 //! Typed identifiers: lower-case UUIDs on the wire, version 7 so that they sort by creation time.
 
 use serde::{Deserialize, Serialize};
+use std::sync::Mutex;
 use std::{fmt, str::FromStr};
-use uuid::Uuid;
+use uuid::{ContextV7, Timestamp, Uuid};
+
+use crate::clock;
+
+/// Keeps ids of one moment apart and in order, and those after a correction of the clock later than those before.
+static CONTEXT: Mutex<ContextV7> = Mutex::new(ContextV7::new());
+
+/// By the clock that all processes follow: ids of several machines sort by time as well.
+fn fresh() -> Uuid {
+    let now_us = clock::now().0.max(0).unsigned_abs();
+    let nanos = (now_us % 1_000_000) as u32 * 1000;
+    Uuid::new_v7(Timestamp::from_unix(&CONTEXT, now_us / 1_000_000, nanos))
+}
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
@@ -15,7 +28,7 @@ macro_rules! ids {
             /// A fresh id, later than every one made before by this process.
             #[allow(clippy::new_without_default, reason = "a default id would hide that ids are unique")]
             pub fn new() -> Self {
-                Self(Uuid::now_v7())
+                Self(fresh())
             }
 
             /// The UUID behind it.

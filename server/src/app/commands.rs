@@ -9,9 +9,10 @@ use super::{desk, open_store, serve};
 use crate::cli::{
     Cli, Command, CreditsCommand, GenerationsCommand, LedgerCommand, ResolveOutcome, UsersCommand, check, healthcheck,
 };
-use crate::config::{Config, process_env};
+use crate::config::{Config, Database, process_env};
 use crate::http::openapi;
 use crate::store::Store;
+use crate::store::sql::OpenOptions;
 use crate::telemetry;
 
 /// Statement lines that `velro credits show` prints.
@@ -53,7 +54,11 @@ async fn carry_out(cli: Cli) -> Result<bool> {
         return Ok(true);
     }
     let migrating = cli.chosen() == Command::Migrate;
-    let store = open_store(&config, migrating).await?;
+    let options = OpenOptions {
+        create: migrating || config.database() == Database::Sqlite,
+        migrate: migrating,
+    };
+    let store = open_store(&config, options).await?;
     let outcome = at_the_desk(cli.chosen(), &config, &store).await;
     store.close().await;
     outcome

@@ -145,6 +145,7 @@ impl Layers {
     fn merge_flags(&mut self, flags: &Overrides) {
         let path = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| p.display().to_string());
         for (flag, key, value) in [
+            ("--role", "server.role", flags.role.clone()),
             ("--host", "server.host", flags.host.clone()),
             ("--port", "server.port", flags.port.map(|port| port.to_string())),
             ("--data", "storage.data_dir", path(&flags.data_dir)),

@@ -5,12 +5,14 @@
 mod jwt_secret;
 mod layers;
 mod resolve;
+mod role;
 mod secret;
 mod settings;
 #[cfg(test)]
 mod tests;
 pub mod watch;
 
+pub use role::Role;
 pub use secret::Secret;
 
 use std::collections::BTreeMap;
@@ -25,6 +27,8 @@ use layers::Layers;
 pub struct Config {
     /// `ENVIRONMENT` (or `RAILWAY_ENVIRONMENT`).
     pub environment: Environment,
+    /// `VELRO_ROLE`: which half of the server this process is; both by default.
+    pub role: Role,
     /// `HOST`: address to listen on; 127.0.0.1 in development, 0.0.0.0 elsewhere.
     pub host: String,
     /// `PORT`.
@@ -35,7 +39,7 @@ pub struct Config {
     pub public_url_is_set: bool,
     /// Folder of the embedded database, outputs and generated secrets.
     pub data_dir: PathBuf,
-    /// `DATABASE_URL`; `sqlite:` under `data_dir` by default.
+    /// `DATABASE_URL`; `sqlite:` under `data_dir` by default. See [`Config::database`].
     pub database_url: Secret,
     /// `REDIS_URL`.
     pub redis_url: Option<Secret>,
@@ -75,7 +79,7 @@ pub struct Config {
     pub fal: FalConfig,
     /// `UPSTREAM_ALLOW_PRIVATE`: providers and outputs may live on private addresses.
     pub upstream_allow_private: bool,
-    /// How long a drain waits for requests and steps in flight.
+    /// How long a stop may take in all. See [`Config::drain_time`].
     pub shutdown_grace: Duration,
     /// Supabase's settings: read and kept, without effect in this version.
     pub supabase: SupabaseConfig,
@@ -99,6 +103,8 @@ pub struct SupabaseConfig {
 pub struct Overrides {
     /// `--config`: instead of `VELRO_CONFIG` or `./velro.toml`.
     pub config_path: Option<PathBuf>,
+    /// `--role`.
+    pub role: Option<String>,
     /// `--host`.
     pub host: Option<String>,
     /// `--port`.
@@ -208,6 +214,21 @@ impl Config {
         resolve::redacted_lines(self)
     }
 
+    /// Which database it is.
+    pub fn database(&self) -> Database {
+        match is_postgres(self.database_url.expose()) {
+            true => Database::Postgres,
+            false => Database::Sqlite,
+        }
+    }
+
+    /// How long requests and steps in flight may take after a stop was asked for: the grace, less what the last words
+    /// need (giving leases back, closing the store).
+    pub fn drain_time(&self) -> Duration {
+        self.shutdown_grace
+            .saturating_sub(LAST_WORDS.min(self.shutdown_grace / 5))
+    }
+
     /// The folder of delivered files.
     pub fn outputs_dir(&self) -> PathBuf {
         self.data_dir.join("outputs")
@@ -219,6 +240,25 @@ impl Secret {
     fn redacted(&self) -> String {
         format!("set ({} characters)", self.expose().chars().count())
     }
+}
+
+/// How much of the grace of a stop is kept for the end of it.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Both names of the scheme are in use; libpq takes both.
+fn is_postgres(url: &str) -> bool {
+    ["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| url.starts_with(scheme))
+}
+
+/// The database that `DATABASE_URL` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Database {
+    /// Embedded, for one process that keeps the data folder for itself.
+    Sqlite,
+    /// A server, for any number of processes.
+    Postgres,
 }
 
 fn display(path: &Path) -> String {

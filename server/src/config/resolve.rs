@@ -9,7 +9,7 @@ use url::Url;
 
 use super::jwt_secret::{self, MIN_CHARACTERS};
 use super::layers::Layers;
-use super::{Config, Environment, FalConfig, Secret, SupabaseConfig, display};
+use super::{Config, Environment, FalConfig, Role, Secret, SupabaseConfig, display, is_postgres};
 
 /// Largest size that can be set, in bytes; keeps arithmetic with sizes far from its limits.
 const MAX_BYTES: i64 = 1 << 40;
@@ -21,6 +21,8 @@ pub(super) fn resolve(layers: &Layers, read_only: bool) -> Config {
     let port = layers.integer("server.port", 0..=65_535) as u16;
     let public_url = url(layers, "server.public_url");
     let data_dir = PathBuf::from(required(layers, "storage.data_dir", "./data"));
+    let (database_url, redis_url) = (database_url(layers, &data_dir), redis_url(layers));
+    let role = role(layers, &database_url, redis_url.is_some());
     let bytes = |key, least| layers.integer(key, least..=MAX_BYTES).unsigned_abs();
     let seconds = |key, range, unit: u64| Duration::from_secs(layers.integer(key, range).unsigned_abs() * unit);
     if layers.boolean("providers.allow_private_addresses") && !development {
@@ -31,12 +33,13 @@ pub(super) fn resolve(layers: &Layers, read_only: bool) -> Config {
     }
     Config {
         environment,
+        role,
         public_url_is_set: public_url.is_some(),
         public_url: public_url.unwrap_or_else(|| local_url(&host, port)),
         host,
         port,
-        database_url: database_url(layers, &data_dir),
-        redis_url: redis_url(layers),
+        database_url,
+        redis_url,
         providers_path: PathBuf::from(required(layers, "providers.path", "./providers.toml")),
         jwt_secret: jwt_secret(layers, development, &data_dir, read_only),
         data_dir,
@@ -67,6 +70,35 @@ fn environment(layers: &Layers) -> Environment {
         // Whatever else it is called: strict is the safe reading.
         _ => Environment::Production,
     }
+}
+
+/// One half of the server needs a database that the other half can reach, and says when it will be slow.
+fn role(layers: &Layers, database_url: &Secret, has_redis: bool) -> Role {
+    let key = "server.role";
+    let text = layers.text(key);
+    let Some(role) = Role::parse(&text.to_ascii_lowercase()) else {
+        layers.fault_of(key, format!("is \"{text}\""), "write all, api or worker");
+        return Role::All;
+    };
+    if role == Role::All {
+        return role;
+    }
+    if database_url.expose().starts_with("sqlite:") {
+        layers.fault_of(
+            key,
+            format!("is \"{text}\", but the database is SQLite, which one process has for itself"),
+            "run the role all, or set DATABASE_URL to a PostgreSQL server, postgres://USER:PASSWORD@HOST/DATABASE",
+        );
+    } else if !has_redis {
+        layers.notice(
+            layers.place(key),
+            format!(
+                "is \"{text}\" without REDIS_URL: other processes hear of new work and events by looking into the \
+                 database, which takes seconds"
+            ),
+        );
+    }
+    role
 }
 
 /// A text that must not be empty.
@@ -144,11 +176,12 @@ fn database_url(layers: &Layers, data_dir: &Path) -> Secret {
         let path = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
         return Secret::new(format!("sqlite:{path}"));
     }
-    if !text.starts_with("sqlite:") {
+    if !text.starts_with("sqlite:") && !is_postgres(&text) {
+        // Not repeated in the message: there may be a password in it.
         layers.fault_of(
             key,
-            "is not an SQLite URL",
-            "this version keeps its data in SQLite: write sqlite:PATH, or leave it unset for SQLite in the data folder",
+            "is neither a PostgreSQL nor an SQLite URL",
+            "write postgres://USER:PASSWORD@HOST/DATABASE or sqlite:PATH, or leave it unset for SQLite in the data folder",
         );
     }
     Secret::new(text)
@@ -398,6 +431,7 @@ pub(super) fn redacted_lines(config: &Config) -> Vec<String> {
     };
     let values = [
         ("environment", config.environment.as_str().to_owned()),
+        ("server.role", config.role.as_str().to_owned()),
         ("server.host", config.host.clone()),
         ("server.port", config.port.to_string()),
         ("server.public_url", format!("{}{public}", config.public_url)),

@@ -47,6 +47,7 @@ const fn secret(section: &'static str, name: &'static str, vars: &'static [&'sta
 pub(super) const SETTINGS: &[Setting] = &[
     // Railway's own variable wins, as it always has.
     open("", "environment", &["RAILWAY_ENVIRONMENT", "ENVIRONMENT"]),
+    open("server", "role", &["VELRO_ROLE"]),
     open("server", "host", &["HOST"]),
     open("server", "port", &["PORT"]),
     open("server", "public_url", &["PUBLIC_URL"]),
@@ -90,7 +91,11 @@ pub(super) const SETTINGS: &[Setting] = &[
 ];
 
 /// `VELRO_*` variables that are no settings of the file.
-pub(super) const OTHER_VARS: &[&str] = &["VELRO_CONFIG"];
+pub(super) const OTHER_VARS: &[&str] = &[
+    "VELRO_CONFIG",
+    #[cfg(feature = "failpoints")]
+    crate::failpoint::CLOCK_SKEW_VAR,
+];
 
 /// Variables of the original service that have no effect here, and why; whoever sets one should know.
 pub(super) const OBSOLETE_VARS: &[(&str, &str)] = &[

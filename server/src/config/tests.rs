@@ -177,7 +177,8 @@ fn all_faults_come_at_once_each_with_its_place() {
             ("CORS_ORIGINS", "*,https://a.example/path"),
             ("PUBLIC_URL", "api.example"),
             ("OPERATOR_EMAILS", "nobody"),
-            ("DATABASE_URL", "postgres://u:topsecret@h/db"),
+            ("DATABASE_URL", "mysql://u:topsecret@h/db"),
+            ("VELRO_ROLE", "wroker"),
         ],
     );
     for expected in [
@@ -193,12 +194,66 @@ fn all_faults_come_at_once_each_with_its_place() {
         "CORS_ORIGINS: `server.cors_origins` has \"https://a.example/path\"; write origins",
         "PUBLIC_URL: `server.public_url` is not a base URL",
         "OPERATOR_EMAILS: `auth.operator_emails` has \"nobody\"",
-        "DATABASE_URL: `storage.database_url` is not an SQLite URL; this version keeps its data in SQLite",
+        "DATABASE_URL: `storage.database_url` is neither a PostgreSQL nor an SQLite URL; write postgres://USER:PASSWORD@",
+        "VELRO_ROLE: `server.role` is \"wroker\"; write all, api or worker",
     ] {
         assert!(shown.contains(expected), "missing: {expected}\nin:\n{shown}");
     }
-    assert_eq!(shown.lines().count(), 13, "{shown}");
+    assert_eq!(shown.lines().count(), 14, "{shown}");
     assert!(!shown.contains("topsecret"));
+}
+
+#[test]
+fn one_half_of_the_server_needs_a_database_for_both() {
+    for role in ["api", "Worker"] {
+        let shown = refused(None, &[("VELRO_ROLE", role)]);
+        assert!(
+            shown.starts_with(&format!(
+                "VELRO_ROLE: `server.role` is \"{role}\", but the database is SQLite"
+            )),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("run the role all, or set DATABASE_URL to a PostgreSQL server"),
+            "{shown}"
+        );
+    }
+    let flags = Overrides {
+        role: Some("worker".into()),
+        read_only: true,
+        ..Overrides::default()
+    };
+    let errors = Config::load(&flags, &env(&[("VELRO_ROLE", "api")])).unwrap_err();
+    assert!(
+        errors.to_string().starts_with("--role: `server.role` is \"worker\""),
+        "{errors}"
+    );
+
+    for scheme in ["postgres", "postgresql"] {
+        let url = format!("{scheme}://u:topsecret@h/db");
+        let (config, notices) = load(&[("VELRO_ROLE", "Worker"), ("DATABASE_URL", &url)]);
+        assert_eq!((config.role, config.database()), (Role::Worker, Database::Postgres));
+        assert_eq!(notices.len(), 1, "{notices:?}");
+        assert!(
+            notices[0]
+                .to_string()
+                .starts_with("VELRO_ROLE is \"Worker\" without REDIS_URL"),
+            "{notices:?}"
+        );
+        let said = format!("{config:?}\n{}", config.redacted_lines().join("\n"));
+        assert!(!said.contains("topsecret"), "{said}");
+    }
+    let (config, notices) = load(&[("DATABASE_URL", "postgres://u:p@h/db")]);
+    assert_eq!((config.role, notices), (Role::All, vec![]));
+    assert_eq!(load(&[]).0.database(), Database::Sqlite);
+}
+
+#[test]
+fn the_grace_of_a_stop_keeps_time_for_its_end() {
+    for (grace, drain_ms) in [("25", 23_000), ("5", 4_000), ("1", 800), ("0", 0)] {
+        let (config, _) = load(&[("VELRO_SHUTDOWN_GRACE_SECONDS", grace)]);
+        assert_eq!(config.drain_time(), Duration::from_millis(drain_ms));
+    }
 }
 
 #[test]

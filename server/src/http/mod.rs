@@ -64,9 +64,13 @@ pub fn router() -> Router {
     Router::new().filter(hoops::HeadIsGet).push(routes::router())
 }
 
-/// The REST surface, ready to be served or tested.
+/// What a process of the configured role serves, ready to be served or tested.
 pub fn service(services: Arc<Services>) -> Service {
-    hoops::wrap(Service::new(router()), services)
+    let router = match services.config.role.serves_api() {
+        true => router(),
+        false => Router::new().filter(hoops::HeadIsGet).push(routes::worker_router()),
+    };
+    hoops::wrap(Service::new(router), services)
 }
 
 #[cfg(test)]

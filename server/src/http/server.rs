@@ -8,11 +8,11 @@ use tokio::net::TcpListener;
 use super::{Services, service};
 
 /// Serves until `services.shutdown` is cancelled; then takes no new connections and returns when the requests in flight
-/// have ended or the configured grace is over.
+/// have ended or [`Config::drain_time`](crate::config::Config::drain_time) is over.
 pub async fn serve(listener: TcpListener, services: Arc<Services>) -> std::io::Result<()> {
     let server = Server::new(TcpAcceptor::try_from(listener)?);
     let handle = server.handle();
-    let (stop, grace) = (services.shutdown.clone(), services.config.shutdown_grace);
+    let (stop, grace) = (services.shutdown.clone(), services.config.drain_time());
     let stopper = tokio::spawn(async move {
         stop.cancelled().await;
         handle.stop_graceful(grace);

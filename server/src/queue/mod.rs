@@ -8,6 +8,7 @@
 //!
 //! [`Store::queued`]: crate::store::Store::queued
 
+pub mod elsewhere;
 pub mod live;
 pub mod memory;
 

@@ -10,6 +10,7 @@
 mod types;
 
 pub mod sql;
+pub mod wrapped;
 
 pub use types::*;
 
@@ -45,6 +46,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Answers when the database can be read and its schema is the known one.
     async fn ping(&self) -> Result<()>;
+    /// The database's clock, which all processes follow; see [`crate::clock`]. The embedded database has the machine's.
+    async fn now(&self) -> Result<Micros>;
     /// Finishes what is queued and closes. Later calls fail.
     async fn close(&self);
 

@@ -2,7 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,7 @@ macro_rules! metrics {
         }
     };
     (@make IntCounter $name:literal $help:ident []) => { IntCounter::with_opts(Opts::new($name, $help)) };
+    (@make Gauge $name:literal $help:ident []) => { Gauge::with_opts(Opts::new($name, $help)) };
     (@make IntGauge $name:literal $help:ident []) => { IntGauge::with_opts(Opts::new($name, $help)) };
     (@make IntCounterVec $name:literal $help:ident [$($label:literal),+]) => {
         IntCounterVec::new(Opts::new($name, $help), &[$($label),+])
@@ -96,6 +98,8 @@ metrics! {
     registry_refused: IntGauge = "velro_registry_edit_refused" [];
     /// Attempts whose lease changed hands, by kind: adopted from a dead worker, released by a drain.
     leases: IntCounterVec = "velro_leases_total" ["kind"];
+    /// Seconds that are added to this machine's clock to follow the database's; 0 with the embedded one.
+    clock_offset_seconds: Gauge = "velro_clock_offset_seconds" [];
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: &C) -> prometheus::Result<()> {
@@ -190,6 +194,11 @@ impl Metrics {
         self.leases.with_label_values(&[kind]).inc_by(n);
     }
 
+    /// What is added to the machine's clock.
+    pub fn clock_offset(&self, offset_us: i64) {
+        self.clock_offset_seconds.set(offset_us as f64 / 1e6);
+    }
+
     /// All of them in Prometheus' text form.
     pub fn render(&self) -> prometheus::Result<String> {
         let mut text = Vec::new();
@@ -218,6 +227,7 @@ mod tests {
         let metrics = Arc::new(Metrics::new().unwrap());
         metrics.request("GET", "api/v1/projects/{project_id}", 404, Duration::from_millis(3));
         metrics.submit("accepted");
+        metrics.clock_offset(-1_500_000);
         let stream = metrics.stream_opened();
         metrics.registry("aaa", 0, 0, false);
         metrics.registry("bbb", 1, 2, true);
@@ -236,6 +246,7 @@ mod tests {
             r#"velro_registry_info{revision="bbb"} 1"#,
             r#"velro_registry_reloads_total{outcome="refused"} 2"#,
             "velro_registry_edit_refused 1",
+            "velro_clock_offset_seconds -1.5",
             "velro_captured_credits_total 40",
             "# HELP velro_held_credits Credits in unsettled holds.",
         ] {

@@ -14,6 +14,7 @@ pub mod credits;
 pub mod fixtures;
 pub mod generations;
 pub mod model;
+pub mod operations;
 pub mod people;
 pub mod projects;
 pub mod races;
@@ -37,6 +38,7 @@ pub trait Stage: Send + Sync {
 macro_rules! store_suite {
     ($stage:expr) => {
         $crate::store_suite! { @cases $stage;
+            operations::it_has_a_clock,
             people::a_person_is_created_once_with_start_credits,
             people::a_profile_changes_where_it_is_told_to,
             people::roles_are_given_by_email,

@@ -50,7 +50,7 @@ pub async fn what_is_stored_comes_back_unchanged(stage: &dyn Stage) {
     let project = super::projects::project(&*store, user, Visibility::Private, 1).await.id;
     let mut new = request(user, 8);
     new.project_id = Some(project);
-    new.prompt = "quotes ' \" \\ back, \u{1F408} cat, line\nbreak, \u{0} nothing, {{secret:X}}".into();
+    new.prompt = "quotes ' \" \\ back, \u{1F408} cat, line\nbreak, {{secret:X}}".into();
     new.negative_prompt = Some("'); DROP TABLE users; --".into());
     new.reference_image_url = Some("https://example.com/a.png?x=1&y=%20".into());
     new.parameters.insert("seed".into(), json!(u64::MAX));

@@ -17,7 +17,7 @@ use tests::process;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use dying_store::{DyingStore, When};
+use dying_store::{Dying, When};
 use velro::catalog::{ClientCall, Registry};
 use velro::clock;
 use velro::config::Config;
@@ -27,6 +27,7 @@ use velro::intake::{Intake, Request};
 use velro::ledger::Credits;
 use velro::provider::load_all;
 use velro::store::Store;
+use velro::store::wrapped::Wrapped;
 use velro::worker::{Settings, Worker};
 
 const MODEL: &str = "fal-ai/imagen4/preview/ultra";
@@ -131,14 +132,13 @@ impl World {
 /// One generation whose process dies at a call; `None` when it ended before that call came.
 async fn run(die_at: u32, when: When, prompt: &str) -> Option<(Status, AttemptState)> {
     let world = World::new().await;
-    let dying = Arc::new(DyingStore {
-        inner: Arc::clone(&world.store),
+    let dying = Arc::new(Dying {
         die_at,
         when,
         calls: AtomicU32::new(0),
         died: Notify::new(),
     });
-    let (intake, worker) = world.process(Arc::clone(&dying) as Arc<dyn Store>);
+    let (intake, worker) = world.process(Arc::new(Wrapped::new(Arc::clone(&world.store), Arc::clone(&dying))));
     let first = tokio::spawn(worker.run(CancellationToken::new()));
     let parameters = serde_json::Map::new();
     let call = ClientCall {

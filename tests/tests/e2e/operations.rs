@@ -2,6 +2,8 @@
 
 use serde_json::json;
 use tests::harness::{JWT_SECRET, Options, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_version_documentation_and_metrics() {
@@ -135,4 +137,44 @@ async fn sigterm_finishes_what_runs() {
     assert_eq!(ada.status(&id).await["status"], "processing");
     assert_eq!(ada.cancel(&id).await.ok()["cancelled"], true);
     assert_eq!(ada.balance().await, 1000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_takes_no_longer_than_the_grace() {
+    let mut server = Server::with(Options::new().env("VELRO_SHUTDOWN_GRACE_SECONDS", "2")).await;
+    let ada = server.register("ada").await;
+    let address = server.base_url.strip_prefix("http://").unwrap();
+    let mut endless = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /api/v1/generations/quote HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n",
+        ada.token.as_ref().unwrap()
+    );
+    endless.write_all(head.as_bytes()).await.unwrap();
+    // The handler reads now, and nothing comes.
+    let mut answer = [0; 12];
+    endless.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100");
+    let started = std::time::Instant::now();
+    server.terminate();
+    let took = started.elapsed();
+    assert!(took.as_secs_f64() < 3.0, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_server_on_sqlite_does_not_start_and_says_what_to_do() {
+    for role in ["api", "worker"] {
+        let error = Server::try_with(Options::new().env("VELRO_ROLE", role))
+            .await
+            .unwrap_err();
+        let said = format!("{error:#}");
+        assert!(
+            said.contains("VELRO_ROLE") && said.contains("PostgreSQL") && said.contains("role all"),
+            "{said}"
+        );
+    }
+    let server = Server::start().await;
+    assert!(server.log_text().contains("role       all"), "{}", server.log_text());
+    let said = server.velro(&["check", "--role", "both"]).fails();
+    assert!(said.contains("--role") && said.contains("all, api or worker"), "{said}");
 }

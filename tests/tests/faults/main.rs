@@ -250,3 +250,24 @@ async fn a_cancel_that_was_asked_for_before_the_crash_is_not_forgotten() {
     assert_eq!(ada.statement().await, ["bonus +1000", "usage -45", "refund +45"]);
     assert_eq!(sim.requests()[0].billed_milliunits, 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_whose_clock_is_wrong_can_be_made_for_a_test() {
+    for skew_s in [600.0, -600.0] {
+        let options = Options::new().env("VELRO_CLOCK_SKEW_MS", format!("{}", skew_s * 1000.0));
+        let server = Server::with(options).await;
+        let right = std::time::SystemTime::now();
+        let right_s = right.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let told = server.anonymous().get("/health").await.ok()["timestamp"]
+            .as_f64()
+            .unwrap();
+        assert!((told - right_s - skew_s).abs() < 10.0, "{told} {right_s}");
+        // Its own tokens and leases hold: all of it goes by one clock.
+        let ada = server.register("ada").await;
+        let id = ada.submit_quick("x").await;
+        ada.wait_for(&id, "completed").await;
+        // The embedded database has this machine's clock, right or wrong.
+        let metrics = server.anonymous().get("/metrics").await.expect(200).text();
+        assert!(metrics.contains("velro_clock_offset_seconds 0\n"), "{metrics}");
+    }
+}

@@ -17,16 +17,16 @@ use source::Source;
 /// Who may use whom, bottom up. A module uses what its row names, and nothing else of the server.
 const LAYERS: &[Layer] = &[
     // Tools without an opinion.
-    layer("id", ""),
-    layer("clock", ""),
     layer("failpoint", ""),
+    layer("clock", "failpoint"),
+    layer("id", "clock"),
     layer("document", ""),
     // The domain.
     layer("ledger", "id clock"),
     layer("generation", "ledger id clock"),
     layer("catalog", "generation ledger id clock document"),
     // What an operator set.
-    layer("config", "catalog document clock"),
+    layer("config", "catalog document clock failpoint"),
     // The ports.
     layer("store", "generation ledger id clock"),
     layer("queue", "generation id clock"),

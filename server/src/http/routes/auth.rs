@@ -6,7 +6,7 @@ use salvo::{Depot, Request, Response, Router};
 use serde::{Deserialize, Serialize};
 
 use super::person::{GoTrueUser, UserMetadata, account};
-use crate::auth::{MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, STREAM_TOKEN_TTL, Session, normal_email};
+use crate::auth::{AuthError, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, STREAM_TOKEN_TTL, Session, normal_email};
 use crate::clock;
 use crate::http::Caller;
 use crate::http::hoops::authenticated;
@@ -156,9 +156,12 @@ async fn login(req: &mut Request, depot: &mut Depot, res: &mut Response) -> Resu
     // Counted before the password is checked, so that parallel guesses cannot slip past; a right one is given back.
     let account = Key::account(&email);
     count(&services.limiter, Policy::LoginAccount, account, res)?;
-    let session = services.auth.login(&email, body.password).await?;
-    services.limiter.give_back(Policy::LoginAccount, account);
-    Ok(Json(session.into()))
+    let outcome = services.auth.login(&email, body.password).await;
+    // Nor is it a guess when nobody could look.
+    if !matches!(outcome, Err(AuthError::InvalidCredentials)) {
+        services.limiter.give_back(Policy::LoginAccount, account);
+    }
+    Ok(Json(outcome?.into()))
 }
 
 /// Refresh
@@ -173,7 +176,7 @@ async fn refresh(req: &mut Request, depot: &mut Depot) -> Result<Json<TokenRespo
     let services = services(depot)?;
     let body: RefreshRequest = json(req, services.config.max_body_bytes).await?;
     let session = services.auth.refresh(&body.refresh_token).await.map_err(|e| match e {
-        crate::auth::AuthError::InvalidToken => Problem::new(Code::Unauthorized, "Invalid refresh token"),
+        AuthError::InvalidToken => Problem::new(Code::Unauthorized, "Invalid refresh token"),
         other => other.into(),
     })?;
     Ok(Json(session.into()))

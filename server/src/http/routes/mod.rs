@@ -45,6 +45,13 @@ pub(super) fn router() -> Router {
         .push(docs::router())
 }
 
+/// What a process with the role `worker` serves: probes and scrapes.
+pub(super) fn worker_router() -> Router {
+    Router::new()
+        .push(system::probes())
+        .push(Router::with_path("{**rest}").goal(system::only_a_worker))
+}
+
 /// The synchronous routes and the public listing beside them; mounted twice, because the frontend of old was told the
 /// wrong base URL once (contract §12).
 fn generations_router() -> Router {

@@ -3,7 +3,7 @@
 use salvo::http::header::{CONTENT_TYPE, HeaderValue};
 use salvo::oapi::{ToSchema, endpoint};
 use salvo::prelude::Json;
-use salvo::{Depot, Response, Router};
+use salvo::{Depot, Response, Router, handler};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,6 +30,18 @@ const READY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Routes from the root on, with their hoops.
 pub fn router() -> Router {
+    probes()
+        .push(Router::with_path("api/v1/health/config").get(health_config))
+        .push(
+            Router::with_path("api/v1/generations/async/metrics/system")
+                .hoop(authenticated)
+                .hoop(limit(Policy::Api))
+                .get(system_metrics),
+        )
+}
+
+/// Those of them that are about this process and not about the API: every role has them.
+pub(super) fn probes() -> Router {
     Router::new()
         .get(index)
         .push(
@@ -40,13 +52,16 @@ pub fn router() -> Router {
         .push(Router::with_path("metrics").get(metrics))
         .push(Router::with_path("__health").get(service_health))
         .push(Router::with_path("__version").get(version))
-        .push(Router::with_path("api/v1/health/config").get(health_config))
-        .push(
-            Router::with_path("api/v1/generations/async/metrics/system")
-                .hoop(authenticated)
-                .hoop(limit(Policy::Api))
-                .get(system_metrics),
-        )
+}
+
+/// Every other path of a worker.
+#[handler]
+pub(super) async fn only_a_worker() -> Problem {
+    Problem::new(
+        Code::NotFound,
+        "This process is a worker: it has /health, /health/ready, /metrics, /__health and /__version only. Send API \
+         requests to a process with the role api or all",
+    )
 }
 
 /// Seconds since the Unix epoch.
@@ -80,21 +95,30 @@ impl Pong {
 struct Index {
     name: &'static str,
     version: &'static str,
-    docs: &'static str,
-    openapi: &'static str,
+    /// `all`, `api` or `worker`.
+    role: &'static str,
+    /// Not on a worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    docs: Option<&'static str>,
+    /// Not on a worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    openapi: Option<&'static str>,
     health: &'static str,
 }
 
 /// Where to go from here
-#[endpoint(tags("system"), status_codes(200))]
-async fn index() -> Json<Index> {
-    Json(Index {
+#[endpoint(tags("system"), status_codes(200, 500))]
+async fn index(depot: &mut Depot) -> Result<Json<Index>> {
+    let role = services(depot)?.config.role;
+    let of_the_api = |path| role.serves_api().then_some(path);
+    Ok(Json(Index {
         name: "velro",
         version: VERSION,
-        docs: "/docs",
-        openapi: "/openapi.json",
+        role: role.as_str(),
+        docs: of_the_api("/docs"),
+        openapi: of_the_api("/openapi.json"),
         health: "/health/ready",
-    })
+    }))
 }
 
 /// The process lives.
@@ -167,10 +191,14 @@ struct Ready {
 
 /// Ready
 ///
-/// 200 when requests can be served: the database answers with the expected schema and the registry has a model.
+/// 200 when requests can be served: the database answers with the expected schema, the registry has a model, and the
+/// process has not been told to stop.
 #[endpoint(tags("system"), status_codes(200, 500, 503))]
 async fn ready(depot: &mut Depot) -> Result<Json<Ready>> {
     let services = services(depot)?;
+    if services.shutdown.is_cancelled() {
+        return Err(Problem::new(Code::Unavailable, "Not ready: draining, this process stops").retry_after(5));
+    }
     let mut reasons = Vec::new();
     match timeout(READY_PATIENCE, services.store.ping()).await {
         Ok(Ok(())) => {}
@@ -212,6 +240,8 @@ struct Version {
     #[salvo(schema(required = true))]
     deployment_id: Option<String>,
     environment: &'static str,
+    /// `all`, `api` or `worker`.
+    role: &'static str,
     #[salvo(schema(format = "date-time"))]
     timestamp: String,
     configuration: VersionConfiguration,
@@ -253,6 +283,7 @@ async fn version(depot: &mut Depot) -> Result<Json<Version>> {
         commit: COMMIT.map(|c| c.chars().take(8).collect()),
         deployment_id: None,
         environment: config.environment.as_str(),
+        role: config.role.as_str(),
         timestamp: clock::now().rfc3339(),
         configuration: VersionConfiguration {
             timeout_config: BTreeMap::from([

@@ -18,7 +18,7 @@ pub(super) async fn shop() -> House {
     stocked(house().await)
 }
 
-fn stocked(house: House) -> House {
+pub(super) fn stocked(house: House) -> House {
     let text = include_str!("../../../../providers.toml");
     let registry = Registry::from_toml(text, Path::new("providers.toml"), clock::now()).unwrap();
     house

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod account;
+mod away;
 mod edge;
 mod generations;
 mod streams;
@@ -92,6 +93,14 @@ pub(super) async fn house() -> House {
 }
 
 pub(super) async fn house_with(settings: &[(&str, &str)]) -> House {
+    house_over(settings, |store| store).await
+}
+
+/// With something between the surface and its store.
+pub(super) async fn house_over(
+    settings: &[(&str, &str)],
+    around: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+) -> House {
     let folder = tempfile::tempdir().unwrap();
     let mut env = BTreeMap::from([
         ("VELRO_DATA".to_owned(), folder.path().display().to_string()),
@@ -107,7 +116,7 @@ pub(super) async fn house_with(settings: &[(&str, &str)]) -> House {
         migrate: true,
     };
     let path = folder.path().join("velro.db").display().to_string();
-    let store: Arc<dyn Store> = Arc::new(SqlStore::open(&path, options).await.unwrap());
+    let store = around(Arc::new(SqlStore::open(&path, options).await.unwrap()));
     let shelf = Arc::new(Shelf::new(Registry::default()));
     let providers = Arc::new(ProviderShelf::new(HashMap::new()));
     let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());

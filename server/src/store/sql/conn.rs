@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::error::Result;
+use super::rows::without_nul;
 use crate::clock::Micros;
 use crate::ledger::Credits;
 
@@ -115,7 +116,7 @@ macro_rules! bind_all {
         for arg in $args {
             query = match arg {
                 Arg::Id(id) => query.bind(id.map($id)),
-                Arg::Text(text) => query.bind(text.map(str::to_owned)),
+                Arg::Text(text) => query.bind(text.map(without_nul)),
                 Arg::Number(number) => query.bind(*number),
                 Arg::Flag(flag) => query.bind(*flag),
                 Arg::Time(time) => query.bind(time.map($time)),

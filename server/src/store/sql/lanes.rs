@@ -16,13 +16,15 @@ pub(super) enum Lanes {
     /// Everything through one.
     One(Writer),
     /// By kind.
-    ByKind {
-        submits: [Writer; 2],
-        begins: Writer,
-        steps: [Writer; 2],
-        settles: Writer,
-        source: Source,
-    },
+    ByKind(Box<ByKind>),
+}
+
+pub(super) struct ByKind {
+    submits: [Writer; 2],
+    begins: Writer,
+    steps: [Writer; 2],
+    settles: Writer,
+    source: Source,
 }
 
 impl Lanes {
@@ -32,27 +34,27 @@ impl Lanes {
 
     pub(super) fn by_kind(source: Source) -> Lanes {
         let writer = || Writer::start(source.clone());
-        Lanes::ByKind {
+        Lanes::ByKind(Box::new(ByKind {
             submits: [writer(), writer()],
             begins: writer(),
             steps: [writer(), writer()],
             settles: writer(),
             source,
-        }
+        }))
     }
 
     /// Carries out a change without a bulk form.
     pub(super) async fn run<W: Write>(&self, write: W) -> Result<W::Out> {
         match self {
             Lanes::One(writer) => writer.run(write).await,
-            Lanes::ByKind { source, .. } => writer::alone(source.clone(), write).await,
+            Lanes::ByKind(by) => writer::alone(by.source.clone(), write).await,
         }
     }
 
     pub(super) async fn submit(&self, new: NewGeneration) -> Result<Submitted> {
         let writer = match self {
             Lanes::One(writer) => writer,
-            Lanes::ByKind { submits, .. } => choose(submits, new.user_id.uuid()),
+            Lanes::ByKind(by) => choose(&by.submits, new.user_id.uuid()),
         };
         writer.submit(new).await
     }
@@ -60,7 +62,7 @@ impl Lanes {
     pub(super) async fn begin(&self, begin: BeginAttempt) -> Result<<BeginAttempt as BulkWrite>::Out> {
         let writer = match self {
             Lanes::One(writer) => writer,
-            Lanes::ByKind { begins, .. } => begins,
+            Lanes::ByKind(by) => &by.begins,
         };
         writer.begin(begin).await
     }
@@ -68,7 +70,7 @@ impl Lanes {
     pub(super) async fn step(&self, step: SaveStep) -> Result<Saved> {
         let writer = match self {
             Lanes::One(writer) => writer,
-            Lanes::ByKind { steps, .. } => choose(steps, step.attempt_id.uuid()),
+            Lanes::ByKind(by) => choose(&by.steps, step.attempt_id.uuid()),
         };
         writer.step(step).await
     }
@@ -76,7 +78,7 @@ impl Lanes {
     pub(super) async fn settle(&self, settle: Settle) -> Result<Settled> {
         let writer = match self {
             Lanes::One(writer) => writer,
-            Lanes::ByKind { settles, .. } => settles,
+            Lanes::ByKind(by) => &by.settles,
         };
         writer.settle(settle).await
     }
@@ -85,17 +87,11 @@ impl Lanes {
     pub(super) async fn close(&self) {
         match self {
             Lanes::One(writer) => writer.close().await,
-            Lanes::ByKind {
-                submits,
-                begins,
-                steps,
-                settles,
-                source,
-            } => {
-                for writer in submits.iter().chain(steps).chain([begins, settles]) {
+            Lanes::ByKind(by) => {
+                for writer in by.submits.iter().chain(&by.steps).chain([&by.begins, &by.settles]) {
                     writer.close().await;
                 }
-                if let Source::Postgres { pool, .. } = source {
+                if let Source::Postgres { pool, .. } = &by.source {
                     pool.close().await;
                 }
             }

@@ -37,7 +37,7 @@ use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{Postgres, Sqlite, Transaction};
 
-use self::conn::Conn;
+use self::conn::{Conn, args, sql};
 use self::error::Fault;
 use self::lanes::Lanes;
 use self::session::Source;
@@ -47,7 +47,7 @@ use super::{
     Project, ProjectChange, ProjectFilter, QueuedGeneration, Resolve, Resolved, Result, Role, Rotated, Rotation,
     SaveStep, Saved, Settle, Settled, StatementFilter, StatementLine, Store, Submitted, SystemCounts, User, Work,
 };
-use crate::clock::Micros;
+use crate::clock::{self, Micros};
 use crate::generation::{Attempt, AttemptState, Event, Generation};
 use crate::id::{AttemptId, GenerationId, ProjectId, SessionId, UserId};
 use crate::ledger::Balance;
@@ -120,7 +120,7 @@ impl SqlStore {
         }
         let opened = sqlite::open(location, options).await?;
         Ok(SqlStore {
-            lanes: Lanes::one(Source::Sqlite(opened.options)),
+            lanes: Lanes::one(Source::Sqlite(Box::new(opened.options))),
             readers: Readers::Sqlite(opened.readers),
         })
     }
@@ -159,6 +159,16 @@ impl Store for SqlStore {
             Readers::Postgres { .. } => &postgres::MIGRATIONS,
         };
         schema::check(&mut self.moment().await?.conn(), migrations).await
+    }
+
+    async fn now(&self) -> Result<Micros> {
+        let mut reading = match self.readers {
+            // The embedded database has no clock but this machine's.
+            Readers::Sqlite(_) => return Ok(clock::system()),
+            Readers::Postgres { .. } => self.reader().await?,
+        };
+        let sql = sql!(sqlite: "", postgres: "SELECT clock_timestamp() AS now");
+        Ok(reading.conn().one(sql, args![]).await?.micros("now")?)
     }
 
     async fn close(&self) {

@@ -97,7 +97,10 @@ fn parse(url: &str) -> Result<(PgConnectOptions, bool), StoreError> {
     if !rest.is_empty() {
         parsed.query_pairs_mut().extend_pairs(rest);
     }
-    let connect = PgConnectOptions::from_str(parsed.as_str()).map_err(|_| invalid())?;
+    let connect = PgConnectOptions::from_str(parsed.as_str())
+        .map_err(|_| invalid())?
+        // A pooler refuses it at the start of a session, and there are no floats here.
+        .extra_float_digits(None);
     let connect = match pooled {
         true => connect.statement_cache_capacity(0),
         false => connect,

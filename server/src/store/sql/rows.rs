@@ -8,9 +8,35 @@ use crate::generation::{Attempt, AttemptState, Event, EventKind, Generation, Med
 use crate::ledger::{Credits, LineType};
 use crate::store::{Project, Role, StatementLine, User, Visibility};
 
-/// JSON text for a parameter or a column.
+/// JSON text for a parameter or a column, without NUL: see [`without_nul`].
 pub(super) fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
-    Ok(serde_json::to_string(value)?)
+    Ok(json_without_nul(serde_json::to_string(value)?))
+}
+
+/// PostgreSQL's text cannot hold a NUL. Clients are told so; what a provider says must not stop a settlement.
+pub(super) fn without_nul(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// The same in JSON text, where a NUL is written `\u0000`, and that text itself `\\u0000`. Twice encoded JSON, as in a bulk
+/// row, has been cleaned when it was encoded the first time.
+fn json_without_nul(json: String) -> String {
+    const NUL: &str = "\\u0000";
+    if !json.contains(NUL) {
+        return json;
+    }
+    let mut clean = String::with_capacity(json.len());
+    let mut rest = json.as_str();
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        clean.push_str(before);
+        let length = if escape.starts_with(NUL) { NUL.len() } else { 2 };
+        let (escape, after) = escape.split_at(length);
+        clean.push_str(if escape == NUL { "\\ufffd" } else { escape });
+        rest = after;
+    }
+    clean.push_str(rest);
+    clean
 }
 
 /// `SELECT * FROM users`.
@@ -128,4 +154,21 @@ pub(super) fn event(row: &Row) -> Result<Event> {
         data: row.json("data")?,
         created_at: row.micros("created_at")?,
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_nul_is_replaced_and_nothing_else() {
+        let value = json!({"a\0": ["x\0y", "\\u0000", "\\\0", "\"\n\u{1}", "é"], "plain": "\\"});
+        let back: Value = serde_json::from_str(&to_json(&value).unwrap()).unwrap();
+        let expected = json!({
+            "a\u{fffd}": ["x\u{fffd}y", "\\u0000", "\\\u{fffd}", "\"\n\u{1}", "é"], "plain": "\\",
+        });
+        assert_eq!(back, expected);
+    }
 }

@@ -16,7 +16,7 @@ const BEGIN_WITH_LIMITS: &str = "BEGIN; SET LOCAL lock_timeout = '5s'; SET LOCAL
 #[derive(Clone)]
 pub(super) enum Source {
     /// One connection for one writer, opened again when it breaks.
-    Sqlite(SqliteConnectOptions),
+    Sqlite(Box<SqliteConnectOptions>),
     /// A pool; see [`Conn`] for `named`.
     Postgres { pool: PgPool, named: bool },
 }

@@ -1,0 +1,180 @@
+//! Builds everything a process needs from its configuration. Which pieces then run is said in [`super::run`].
+
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+use super::clock::Follower;
+use super::open_store;
+use crate::auth::Auth;
+use crate::catalog::{Registry, Shelf};
+use crate::clock;
+use crate::config::watch::RegistryHealth;
+use crate::config::{Config, Database, Role};
+use crate::http::{RateLimiter, Services};
+use crate::intake::Intake;
+use crate::outputs::Outputs;
+use crate::provider::{ProviderShelf, load_all};
+use crate::queue::Queue;
+use crate::queue::elsewhere::Elsewhere;
+use crate::queue::live::Live;
+use crate::queue::memory::MemoryQueue;
+use crate::store::Store;
+use crate::store::sql::OpenOptions;
+use crate::store::wrapped::{Prompt, Wrapped};
+use crate::telemetry::Metrics;
+use crate::upstream::{Seen, Upstream, UpstreamObserver, WebhookVerifier};
+use crate::worker::{Settings, Tools, Worker};
+
+/// How long one call of the store may keep a request waiting.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Everything a process has.
+pub(super) struct App {
+    pub(super) services: Arc<Services>,
+    /// As the worker has it, without the patience of requests.
+    pub(super) store: Arc<dyn Store>,
+    pub(super) worker: Worker,
+    pub(super) follower: Follower,
+    pub(super) shutdown: CancellationToken,
+    /// Held while the process lives, when the data folder is its own.
+    pub(super) _lock: Option<File>,
+}
+
+impl App {
+    /// Builds everything; nothing runs yet.
+    pub(super) async fn build(config: Config) -> Result<App> {
+        let config = Arc::new(config);
+        let metrics = Arc::new(Metrics::new()?);
+        let (store, lock) = open(&config).await?;
+        // Before anything else uses a time.
+        let mut follower = Follower::new(Arc::clone(&store), Arc::clone(&metrics));
+        follower.begin().await?;
+        let registry = Registry::from_file(&config.providers_path, clock::now())?;
+        let shutdown = CancellationToken::new();
+        let upstream = Upstream::new(&config)?.observed_by(Arc::new(Observed(Arc::clone(&metrics))));
+        let providers = Arc::new(ProviderShelf::new(load_all(&config, &registry)));
+        let health = Arc::new(RegistryHealth::new(&registry));
+        let shelf = Arc::new(Shelf::new(registry));
+        let queue = queue(&config);
+        let live = Arc::new(Live::default());
+        let outputs = Arc::new(Outputs::new(&config)?);
+        // A request waits for the store for so long and no longer; the worker has its own patience.
+        let promptly = Arc::new(Prompt(REQUEST_PATIENCE));
+        let prompt_store: Arc<dyn Store> = Arc::new(Wrapped::new(Arc::clone(&store), promptly));
+        let auth = Arc::new(Auth::new(&config, Arc::clone(&prompt_store)));
+        auth.load_revoked().await?;
+        let intake = Arc::new(Intake {
+            store: Arc::clone(&prompt_store),
+            shelf: Arc::clone(&shelf),
+            providers: Arc::clone(&providers),
+            queue: Arc::clone(&queue),
+            live: Arc::clone(&live),
+            metrics: Arc::clone(&metrics),
+        });
+        let tools = Tools {
+            store: Arc::clone(&store),
+            queue: Arc::clone(&queue),
+            live: Arc::clone(&live),
+            shelf: Arc::clone(&shelf),
+            providers: Arc::clone(&providers),
+            upstream: Arc::new(upstream.clone()),
+            outputs: Arc::clone(&outputs),
+            metrics: Arc::clone(&metrics),
+            notes: Arc::default(),
+        };
+        let webhook_base = config.public_url_is_set.then(|| config.public_url.clone());
+        let worker = Worker::new(tools, Settings::new(webhook_base, config.drain_time()));
+        let limiter = Arc::new(RateLimiter::new(config.rate_limit_enabled));
+        let services = Arc::new(Services {
+            config,
+            store: prompt_store,
+            shelf,
+            providers,
+            queue,
+            live,
+            intake,
+            outputs,
+            auth,
+            metrics,
+            limiter,
+            webhooks: Arc::new(WebhookVerifier::new(upstream)),
+            registry_health: health,
+            shutdown: shutdown.clone(),
+        });
+        Ok(App {
+            services,
+            store,
+            worker,
+            follower,
+            shutdown,
+            _lock: lock,
+        })
+    }
+}
+
+/// Opens the store for a server. The embedded database belongs to one process: it brings the schema up to date and takes
+/// over at once what its dead predecessor left. A shared one is given a schema while it is empty, and migrated by
+/// `velro migrate` later; leases run out.
+async fn open(config: &Config) -> Result<(Arc<dyn Store>, Option<File>)> {
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("cannot create the data folder {}", config.data_dir.display()))?;
+    match config.database() {
+        Database::Sqlite => {
+            // Before the store: a second process must not bring the schema up to date under the first.
+            let lock = lock(&config.data_dir)?;
+            let everything = OpenOptions {
+                create: true,
+                migrate: true,
+            };
+            let store = open_store(config, everything).await?;
+            // The lock says that we are alone: whoever held a lease is dead.
+            store.free_all_leases().await?;
+            Ok((store, Some(lock)))
+        }
+        Database::Postgres => {
+            let empty_only = OpenOptions {
+                create: true,
+                migrate: false,
+            };
+            Ok((open_store(config, empty_only).await?, None))
+        }
+    }
+}
+
+/// Whose turn it is.
+fn queue(config: &Config) -> Arc<dyn Queue> {
+    match config.role {
+        // Nobody takes a job out of this process's memory.
+        Role::Api => Arc::new(Elsewhere),
+        Role::All | Role::Worker => Arc::new(MemoryQueue::default()),
+    }
+}
+
+/// One process per data folder: two would lead two queues over one database.
+fn lock(data_dir: &Path) -> Result<File> {
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("cannot create the data folder {}", data_dir.display()))?;
+    let path = data_dir.join("velro.lock");
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    file.try_lock().map_err(|_| {
+        anyhow::anyhow!(
+            "another velro serves from {}; stop it, or choose another folder with --data",
+            data_dir.display()
+        )
+    })?;
+    Ok(file)
+}
+
+/// Counts requests to providers.
+struct Observed(Arc<Metrics>);
+
+impl UpstreamObserver for Observed {
+    fn request(&self, seen: Seen<'_>) {
+        let result = if seen.class == "2xx" { "ok" } else { seen.class };
+        self.0.provider_request(seen.provider, result, seen.elapsed);
+    }
+}

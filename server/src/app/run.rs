@@ -1,0 +1,218 @@
+//! Runs what was built, and takes it down in order.
+//!
+//! Shutdown runs backwards: stop accepting, end the streams, finish requests, drain the worker (leases are given back),
+//! close the store. All of it within `VELRO_SHUTDOWN_GRACE_SECONDS`; what is cut off goes on elsewhere.
+
+use anyhow::Result;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::build::App;
+use crate::catalog::Registry;
+use crate::clock;
+use crate::config::Role;
+use crate::config::watch::Watcher;
+use crate::http::{self, Services};
+use crate::provider::load_all;
+
+/// How often gauges that need the database are refreshed.
+const GAUGES_EVERY: Duration = Duration::from_secs(10);
+
+/// The last words of a stop (giving leases back, closing the store) get this long even if the grace is shorter.
+const SHORTEST_END: Duration = Duration::from_secs(1);
+
+/// A piece of the server that runs by itself, beside the HTTP server. What that serves depends on the role too: the REST
+/// surface, or only probes and metrics (`http::service`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    /// Works on generations.
+    Worker,
+    /// Hears which sessions were ended elsewhere, so that their access tokens are refused.
+    EndedSessions,
+    /// Applies edits of `providers.toml`.
+    Registry,
+    /// Keeps the gauges fresh that need the database or the queue.
+    Gauges,
+    /// Follows the database's clock.
+    Clock,
+}
+
+/// What runs in which role.
+fn pieces(role: Role) -> &'static [Piece] {
+    use Piece::{Clock, EndedSessions, Gauges, Registry, Worker};
+    match role {
+        Role::All => &[Worker, EndedSessions, Registry, Gauges, Clock],
+        Role::Api => &[EndedSessions, Registry, Gauges, Clock],
+        Role::Worker => &[Worker, Registry, Gauges, Clock],
+    }
+}
+
+impl App {
+    /// Runs until SIGINT or SIGTERM, then drains.
+    pub(super) async fn run(self, listener: TcpListener) -> Result<()> {
+        let App {
+            services,
+            store,
+            worker,
+            follower,
+            shutdown,
+            _lock,
+        } = self;
+        let address = listener.local_addr()?;
+        let (tasks, role) = (TaskTracker::new(), services.config.role);
+        let (mut worker, mut follower) = (Some(worker), Some(follower));
+        let mut working = None;
+        for piece in pieces(role) {
+            let (of_task, stop) = (Arc::clone(&services), shutdown.child_token());
+            match piece {
+                Piece::Worker => working = worker.take().map(|worker| tasks.spawn(worker.run(stop))),
+                Piece::EndedSessions => drop(tasks.spawn(Arc::clone(&services.auth).watch_revoked(stop))),
+                Piece::Registry => drop(tasks.spawn(watch_registry(of_task, stop))),
+                Piece::Gauges => drop(tasks.spawn(refresh_gauges(of_task, stop))),
+                Piece::Clock => drop(follower.take().map(|follower| tasks.spawn(follower.keep(stop)))),
+            }
+        }
+        tasks.close();
+        banner(&services, address);
+
+        let mut serving = tokio::spawn(http::serve(listener, Arc::clone(&services)));
+        let worked = async {
+            match &mut working {
+                Some(working) => working.await,
+                None => std::future::pending().await,
+            }
+        };
+        // Taking credits without a worker, or working without a server, helps nobody: then whoever watches the process
+        // shall start it again.
+        let (served, broken) = tokio::select! {
+            signal = stop_signal() => (None, signal.err()),
+            ended = &mut serving => (Some(ended), Some(anyhow::anyhow!("the server stopped by itself"))),
+            ended = worked => (None, Some(match ended {
+                Ok(()) => anyhow::anyhow!("the worker stopped by itself"),
+                Err(error) => anyhow::Error::new(error).context("the worker failed"),
+            })),
+        };
+        let last_moment = Instant::now() + services.config.shutdown_grace.max(SHORTEST_END);
+        tracing::info!("stopping: no new connections, finishing what runs");
+        shutdown.cancel();
+        let served = match served {
+            Some(served) => served,
+            None => serving.await,
+        };
+        // A database that is away must not keep the process from ending.
+        if timeout_at(last_moment, tasks.wait()).await.is_err() {
+            tracing::warn!(
+                "the grace is over with work in flight; another process takes it up when its leases run out"
+            );
+        }
+        let close_by = last_moment.saturating_duration_since(Instant::now()).max(SHORTEST_END);
+        if timeout(close_by, store.close()).await.is_err() {
+            tracing::warn!("the store did not close in time");
+        }
+        tracing::info!("stopped");
+        served.map_err(|error| anyhow::Error::new(error).context("the server task failed"))??;
+        broken.map_or(Ok(()), Err)
+    }
+}
+
+/// Resolves at SIGINT or SIGTERM.
+async fn stop_signal() -> Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+/// Says where everything is and what is configured.
+fn banner(services: &Services, address: std::net::SocketAddr) {
+    let config = &services.config;
+    let registry = services.shelf.get();
+    let base = format!("http://{address}");
+    let mut lines = vec![
+        format!("velro {} ({})", env!("CARGO_PKG_VERSION"), config.environment.as_str()),
+        format!("  role       {}", config.role.as_str()),
+    ];
+    lines.extend(match config.role.serves_api() {
+        true => vec![
+            format!("  API        {base}/api/v1"),
+            format!("  docs       {base}/docs"),
+        ],
+        false => vec![format!("  probes     {base}/health/ready, {base}/metrics")],
+    });
+    lines.extend([
+        format!("  data       {}", config.data_dir.display()),
+        format!(
+            "  registry   {} ({} models)",
+            config.providers_path.display(),
+            registry.available(None).count()
+        ),
+    ]);
+    for provider in registry.providers.values() {
+        let state = match services.providers.get(&provider.name).and_then(|p| p.not_ready.clone()) {
+            _ if !provider.enabled => "switched off".to_owned(),
+            Some(reason) => format!("not ready: {reason}"),
+            None => "ready".to_owned(),
+        };
+        lines.push(format!("  provider   {}: {state}", provider.name));
+    }
+    println!("{}", lines.join("\n"));
+}
+
+/// Applies valid edits of `providers.toml`; jobs in flight keep the provider they began with.
+async fn watch_registry(services: Arc<Services>, stop: CancellationToken) {
+    let config = Arc::clone(&services.config);
+    let providers = Arc::clone(&services.providers);
+    let apply = move |registry: &Registry| {
+        providers.add(&load_all(&config, registry));
+        Ok(())
+    };
+    let path = services.config.providers_path.clone();
+    let health = Arc::clone(&services.registry_health);
+    Watcher::new(path, Arc::clone(&services.shelf), health, Box::new(apply))
+        .run(stop)
+        .await;
+}
+
+/// Gauges that the database and the queue know.
+async fn refresh_gauges(services: Arc<Services>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(GAUGES_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        match services.store.system_counts().await {
+            Ok(counts) => services.metrics.system(&counts, clock::now()),
+            Err(error) => tracing::warn!(error = %error, "cannot refresh the gauges"),
+        }
+        for name in services.shelf.get().providers.keys() {
+            if let Ok(depth) = services.queue.depth(name).await {
+                services.metrics.queue(name, depth);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_piece_runs_somewhere_and_all_is_all() {
+        for role in Role::ALL {
+            let runs = |piece| pieces(role).contains(&piece);
+            assert_eq!(runs(Piece::Worker), role.works(), "{role:?}");
+            assert_eq!(runs(Piece::EndedSessions), role.serves_api(), "{role:?}");
+            assert!(
+                pieces(role).iter().all(|piece| pieces(Role::All).contains(piece)),
+                "{role:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The queue of a process that only takes jobs in and shares no queue with those that work: it keeps nothing. The workers
+//! find what is stored, and nobody here can say a position.
+
+use async_trait::async_trait;
+
+use super::{Depth, Job, LaneLimits, Queue, Result};
+use crate::id::GenerationId;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct Elsewhere;
+
+#[async_trait]
+impl Queue for Elsewhere {
+    async fn enqueue(&self, _: Job) -> Result<()> {
+        Ok(())
+    }
+
+    async fn claim(&self, _: &str, _: LaneLimits) -> Result<Option<Job>> {
+        Ok(None)
+    }
+
+    async fn occupy(&self, _: Job) -> Result<()> {
+        Ok(())
+    }
+
+    async fn remove(&self, _: GenerationId) -> Result<()> {
+        Ok(())
+    }
+
+    async fn position(&self, _: GenerationId) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    async fn depth(&self, _: &str) -> Result<Depth> {
+        Ok(Depth::default())
+    }
+
+    async fn changed(&self) {
+        std::future::pending().await
+    }
+}
