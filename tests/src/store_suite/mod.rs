@@ -81,6 +81,7 @@ macro_rules! store_suite {
             settle::never_more_than_the_hold_is_captured,
             settle::a_failure_gives_everything_back,
             settle::a_cancelled_attempt_gives_everything_back,
+            settle::a_nul_of_a_provider_stops_nothing,
             settle::only_the_holder_of_the_lease_settles,
             settle::what_is_over_stays_over,
             resolve::queued_and_prepared_work_is_cancelled_at_once,

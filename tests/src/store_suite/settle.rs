@@ -6,7 +6,7 @@ use serde_json::json;
 use velro::generation::{AttemptState, EventKind, Status};
 use velro::id::AttemptId;
 use velro::ledger::{Credits, Settlement};
-use velro::store::{Settle, Settled, Store, Verdict};
+use velro::store::{ProgressNote, Saved, Settle, Settled, Store, Verdict};
 
 pub async fn a_full_delivery_is_captured_in_full(stage: &dyn Stage) {
     let store = stage.open().await;
@@ -100,6 +100,38 @@ pub async fn a_failure_gives_everything_back(stage: &dyn Stage) {
         [("usage", -40, 60), ("refund", 40, 100)]
     );
     assert_eq!(in_order(&*store).await.transfers, 1);
+}
+
+/// A NUL cannot be stored everywhere. Clients are refused; a provider's must not keep a generation from ending.
+pub async fn a_nul_of_a_provider_stops_nothing(stage: &dyn Stage) {
+    let store = stage.open().await;
+    let user = somebody(&*store, 100).await.id;
+    let work = brought_to(&*store, user, 40, AttemptState::Sending).await;
+    let mut accepted = step(&work, AttemptState::Accepted);
+    accepted.remote_id = Some("job\0 1".into());
+    accepted.progress = Some(ProgressNote {
+        message: Some("half\0 way, \\u0000".into()),
+        ..ProgressNote::default()
+    });
+    let saved = store.save_step(accepted).await.unwrap();
+    assert!(matches!(saved, Saved::Ok { .. }), "{saved:?}");
+    let mut settle = settle(&work, failed(AttemptState::Finished));
+    settle.steps += 1;
+    if let Verdict::Failed { error, detail, .. } = &mut settle.verdict {
+        error.message = "no\0 picture".into();
+        *detail = "HTTP \0".into();
+    }
+    won(&*store, settle).await;
+    let (attempt, generation) = store.newest_attempt(work.generation.id).await.unwrap().unwrap();
+    assert_eq!(attempt.remote_id.as_deref(), Some("job\u{fffd} 1"));
+    assert_eq!(generation.error.as_ref().unwrap().message, "no\u{fffd} picture");
+    let events = told(&*store, &generation).await;
+    assert!(
+        events.iter().any(|e| e.1["message"] == "half\u{fffd} way, \\u0000"),
+        "{events:?}"
+    );
+    assert_eq!(money(&*store, user).await, (100, 0));
+    in_order(&*store).await;
 }
 
 pub async fn a_cancelled_attempt_gives_everything_back(stage: &dyn Stage) {

@@ -119,7 +119,7 @@ async fn first_connection(connect: &PgConnectOptions) -> Result<PgConnection, St
                 if !fault.is_disconnected() || Instant::now() >= give_up {
                     return Err(fault.into());
                 }
-                tracing::info!("waiting for the database");
+                tracing::warn!(reason = ?fault, "the database does not answer yet; waiting");
                 sleep(Duration::from_millis(500)).await;
             }
         }
