@@ -8,5 +8,7 @@ pub mod clients;
 pub mod fal_sim;
 pub mod harness;
 pub mod process;
+pub mod queue_suite;
+pub mod redis;
 pub mod store_suite;
 pub mod tls;

@@ -18,15 +18,17 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Auth;
 use crate::catalog::{Registry, Shelf};
 use crate::clock;
-use crate::config::Config;
 use crate::config::watch::{RegistryHealth, Watcher};
+use crate::config::{Config, Secret};
 use crate::http::{self, RateLimiter, Services};
 use crate::intake::Intake;
 use crate::outputs::Outputs;
 use crate::provider::{ProviderShelf, load_all};
-use crate::queue::Queue;
 use crate::queue::live::Live;
 use crate::queue::memory::MemoryQueue;
+use crate::queue::redis::RedisQueue;
+use crate::queue::{self, Queue};
+use crate::shared::Link;
 use crate::store::Store;
 use crate::store::sqlite::{OpenOptions, SqliteStore};
 use crate::telemetry::Metrics;
@@ -51,6 +53,12 @@ pub async fn open_store(config: &Config, migrate: bool) -> Result<Arc<dyn Store>
         .await
         .context("cannot open the database")?;
     Ok(Arc::new(store))
+}
+
+/// The way to the configured Redis. It is not asked whether it is there: the server starts without it too.
+fn open_redis(config: &Config) -> Result<Option<Link>> {
+    let open = |url: &Secret| Link::open(url.expose(), &config.redis_prefix, config.redis_connections);
+    config.redis_url.as_ref().map(open).transpose()
 }
 
 /// Everything that runs in the process.
@@ -91,8 +99,15 @@ impl App {
         let providers = Arc::new(ProviderShelf::new(load_all(&config, &registry)));
         let health = Arc::new(RegistryHealth::new(&registry));
         let shelf = Arc::new(Shelf::new(registry));
-        let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());
+        let link = open_redis(&config)?;
         let live = Arc::new(Live::default());
+        let queue: Arc<dyn Queue> = match &link {
+            Some(link) => {
+                live.join(link);
+                Arc::new(RedisQueue::new(link.clone(), Arc::clone(&live), queue::redis::LIFE))
+            }
+            None => Arc::new(MemoryQueue::default()),
+        };
         let outputs = Arc::new(Outputs::new(&config)?);
         let auth = Arc::new(Auth::new(&config, Arc::clone(&store)));
         auth.load_revoked().await?;
@@ -117,7 +132,7 @@ impl App {
         };
         let webhook_base = config.public_url_is_set.then(|| config.public_url.clone());
         let worker = Worker::new(tools, Settings::new(webhook_base, config.shutdown_grace));
-        let limiter = Arc::new(RateLimiter::new(config.rate_limit_enabled));
+        let limiter = Arc::new(RateLimiter::new(config.rate_limit_enabled, link.clone()));
         let services = Arc::new(Services {
             config,
             store,
@@ -130,6 +145,7 @@ impl App {
             auth,
             metrics,
             limiter,
+            link,
             webhooks: Arc::new(WebhookVerifier::new(upstream)),
             registry_health: health,
             shutdown: shutdown.clone(),

@@ -289,7 +289,6 @@ fn what_has_no_effect_is_said() {
     let (_, notices) = load(&[
         ("SUPABASE_URL", "https://x.supabase.co"),
         ("SUPABASE_SERVICE_ROLE_KEY", "k"),
-        ("REDIS_URL", "redis://h:6379"),
         ("AUTH_ENABLED", "false"),
         ("VELRO_PROVIDRES", "x"),
         ("VELRO_PORT", "9000"),
@@ -300,7 +299,6 @@ fn what_has_no_effect_is_said() {
     for expected in [
         "SUPABASE_URL has no effect: Supabase mode is not in this version",
         "SUPABASE_SERVICE_ROLE_KEY has no effect",
-        "REDIS_URL has no effect in this version",
         "AUTH_ENABLED has no effect: authentication cannot be switched off",
         "VELRO_PROVIDRES is not a known variable; did you mean VELRO_PROVIDERS?",
         "VELRO_PORT is not a known variable",

@@ -27,12 +27,13 @@ use crate::outputs::Outputs;
 use crate::provider::ProviderShelf;
 use crate::queue::Queue;
 use crate::queue::live::Live;
+use crate::shared::Link;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::upstream::WebhookVerifier;
 
 pub use caller::Caller;
-pub use limits::RateLimiter;
+pub use limits::{Key, Left, Policy, RateLimiter, Spent};
 pub use server::serve;
 
 /// What the handlers work with; one for the process, in the depot of every request.
@@ -55,6 +56,8 @@ pub struct Services {
     /// Cancelled when the server drains: open streams end.
     pub shutdown: CancellationToken,
     pub limiter: Arc<RateLimiter>,
+    /// The way to Redis, where there is one.
+    pub link: Option<Link>,
 }
 
 /// Every route with its hoops, but without the services: what the documentation is made from.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::clock::Micros;
 use crate::queue::Depth;
+use crate::shared::{Link, Part};
 use crate::store::SystemCounts;
 
 /// Upper bounds in seconds: from a read in memory to a slow database.
@@ -47,8 +48,8 @@ macro_rules! metrics {
     (@make IntCounterVec $name:literal $help:ident [$($label:literal),+]) => {
         IntCounterVec::new(Opts::new($name, $help), &[$($label),+])
     };
-    (@make IntGaugeVec $name:literal $help:ident [$($label:literal),+]) => {
-        IntGaugeVec::new(Opts::new($name, $help), &[$($label),+])
+    (@make IntGaugeVec $name:literal $help:ident [$($label:literal),*]) => {
+        IntGaugeVec::new(Opts::new($name, $help), &[$($label),*])
     };
     (@make HistogramVec $name:literal $help:ident [$($label:literal),+] $buckets:ident) => {
         HistogramVec::new(HistogramOpts::new($name, $help).buckets($buckets.to_vec()), &[$($label),+])
@@ -96,6 +97,11 @@ metrics! {
     registry_refused: IntGauge = "velro_registry_edit_refused" [];
     /// Attempts whose lease changed hands, by kind: adopted from a dead worker, released by a drain.
     leases: IntCounterVec = "velro_leases_total" ["kind"];
+    /// 1 while Redis answers, 0 while the process goes on without it; absent when none is configured.
+    redis_up: IntGaugeVec = "velro_redis_up" [];
+    /// Times that a part went on without Redis: queue (the worker claimed from the database), limits (a request was
+    /// counted by this process alone), live (a message did not reach the other replicas).
+    redis_fallbacks: IntCounterVec = "velro_redis_fallbacks_total" ["part"];
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: &C) -> prometheus::Result<()> {
@@ -188,6 +194,17 @@ impl Metrics {
     /// Leases changed hands `n` times: `adopted` or `released`.
     pub fn leases(&self, kind: &'static str, n: u64) {
         self.leases.with_label_values(&[kind]).inc_by(n);
+    }
+
+    /// How Redis is doing, where there is one.
+    pub fn redis(&self, link: &Link) {
+        self.redis_up
+            .with_label_values(&[] as &[&str])
+            .set(i64::from(link.is_up()));
+        for part in Part::ALL {
+            let counter = self.redis_fallbacks.with_label_values(&[part.as_str()]);
+            counter.inc_by(link.fallbacks(part).saturating_sub(counter.get()));
+        }
     }
 
     /// All of them in Prometheus' text form.

@@ -108,6 +108,7 @@ store! {
         held(self, worker: [&str]) -> Vec<AttemptId>;
         extend_leases(self, worker: [&str], lease_until: [Micros]) -> u64;
         release_leases(self, worker: [&str]) -> u64;
+        living_workers(self, now: [Micros]) -> u32;
         free_all_leases(self) -> u64;
         deliver_webhook(self, provider: [&str], attempt: [AttemptId], body: [Vec<u8>], now: [Micros]) -> Delivered;
         attempts_in(self, state: [AttemptState], limit: [u32]) -> Vec<(Attempt, Generation)>;

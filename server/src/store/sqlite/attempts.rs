@@ -165,6 +165,15 @@ pub(super) async fn held(conn: &mut SqliteConnection, worker: &str) -> Result<Ve
     rows.iter().map(|row| rows::id(row, "id")).collect()
 }
 
+/// Workers whose lease has not run out.
+pub(super) async fn living_workers(conn: &mut SqliteConnection, now: Micros) -> Result<u32> {
+    let living: i64 = sqlx::query_scalar("SELECT count(*) FROM leases WHERE lease_until > ?1")
+        .bind(now.0)
+        .fetch_one(conn)
+        .await?;
+    Ok(living.unsigned_abs().try_into().unwrap_or(u32::MAX))
+}
+
 /// Takes over what nobody holds any more.
 pub(super) struct Adopt {
     pub(super) worker: String,

@@ -230,6 +230,10 @@ impl Store for SqliteStore {
         Ok(attempts::held(&mut *self.reader().await?, worker).await?)
     }
 
+    async fn living_workers(&self, now: Micros) -> Result<u32> {
+        Ok(attempts::living_workers(&mut *self.reader().await?, now).await?)
+    }
+
     async fn extend_leases(&self, worker: &str, lease_until: Micros) -> Result<u64> {
         let worker = worker.to_owned();
         self.writer.run(attempts::ExtendLeases { worker, lease_until }).await
