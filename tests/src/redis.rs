@@ -61,6 +61,13 @@ impl OwnRedis {
         }
     }
 
+    /// Lets the server hang, its connections open, or go on.
+    pub fn hang(&self, hangs: bool) {
+        let id = self.server.as_ref().unwrap().id().to_string();
+        let signal = if hangs { "-STOP" } else { "-CONT" };
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
     /// Starts an empty server on the same port.
     pub fn start_again(&mut self) {
         let port = self.port.to_string();

@@ -142,7 +142,7 @@ impl Link {
     /// [`LinkError`]; whether the script ran is not known.
     pub async fn script<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, LinkError> {
         let mut connection = self.connection().await?;
-        let answer = timeout(RESPONSE, call.invoke_async(&mut connection.inner)).await;
+        let answer = timeout(RESPONSE, call.invoke_async(&mut connection)).await;
         self.answered(answer)
     }
 
@@ -152,18 +152,21 @@ impl Link {
     /// [`LinkError`]; whether any of them ran is not known.
     pub async fn pipe<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, LinkError> {
         let mut connection = self.connection().await?;
-        let answer = timeout(RESPONSE, commands.query_async(&mut connection.inner)).await;
+        let answer = timeout(RESPONSE, commands.query_async(&mut connection)).await;
         self.answered(answer)
     }
 
-    async fn connection(&self) -> Result<bb8::PooledConnection<'_, Manager>, LinkError> {
+    /// One of the pool's connections. They are multiplexed, so it is not kept from others while it is used, and many
+    /// slow calls at once do not look like a Redis that is away.
+    async fn connection(&self) -> Result<MultiplexedConnection, LinkError> {
         if !self.is_up() {
             return Err(LinkError::Down);
         }
-        self.0.pool.get().await.map_err(|error| match error {
-            RunError::User(error) => self.failed(error),
-            RunError::TimedOut => self.failed("no connection in time"),
-        })
+        match self.0.pool.get().await {
+            Ok(connection) => Ok(connection.inner.clone()),
+            Err(RunError::User(error)) => Err(self.failed(error)),
+            Err(RunError::TimedOut) => Err(self.failed("no connection in time")),
+        }
     }
 
     fn answered<T>(&self, answer: Result<RedisResult<T>, tokio::time::error::Elapsed>) -> Result<T, LinkError> {

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::live::Live;
 use super::{Depth, Job, Kept, LaneLimits, Queue, QueueError, Result};
 use crate::id::GenerationId;
-use crate::shared::{Link, LinkError};
+use crate::shared::{Link, LinkError, Part};
 
 /// How long a process may be silent before its slots are free; longer than a lease of the database (30 s), so that
 /// nobody claims in a dead worker's place before somebody can go on with what it left.
@@ -176,7 +176,10 @@ impl Queue for RedisQueue {
             .arg(self.life_ms())
             .arg(limits.concurrency)
             .arg(limits.per_user);
-        let answer: Vec<Vec<u8>> = self.link.script(&call).await.map_err(down)?;
+        let answer: Vec<Vec<u8>> = self.link.script(&call).await.map_err(|error| {
+            self.link.fell_back(Part::Queue);
+            down(error)
+        })?;
         let uuid = |bytes: &[u8]| Uuid::from_slice(bytes).map_err(|_| nonsense());
         match answer.as_slice() {
             [what] if what == b"lost" => {
