@@ -7,6 +7,7 @@ mod limits;
 mod link;
 mod live;
 mod queue;
+mod server;
 mod worker;
 
 use std::time::Duration;
