@@ -88,7 +88,7 @@ impl OwnRedis {
             .spawn();
         self.server = Some(server.expect("redis-server is not installed: `make deps` installs it"));
         let began = Instant::now();
-        while self.try_command("PING").is_err() {
+        while self.try_command::<String>("PING").is_err() {
             assert!(
                 began.elapsed() < Duration::from_secs(10),
                 "redis-server does not answer"
@@ -99,10 +99,17 @@ impl OwnRedis {
 
     /// Runs a command without an answer that matters: `FLUSHALL`, `SCRIPT FLUSH`.
     pub fn command(&self, command: &str) {
-        self.try_command(command).unwrap();
+        self.try_command::<redis::Value>(command).unwrap();
     }
 
-    fn try_command(&self, command: &str) -> redis::RedisResult<()> {
+    /// Commands carried out since the last `CONFIG RESETSTAT`, those of scripts included.
+    pub fn commands(&self) -> u64 {
+        let info: String = self.try_command("INFO commandstats").unwrap();
+        let calls = info.split("calls=").skip(1).filter_map(|rest| rest.split(',').next());
+        calls.map(|calls| calls.parse::<u64>().unwrap()).sum()
+    }
+
+    fn try_command<T: redis::FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
         let mut connection = redis::Client::open(self.url())?.get_connection()?;
         let mut words = command.split_whitespace();
         let mut call = redis::cmd(words.next().unwrap());

@@ -90,6 +90,13 @@ impl Live {
         self.send(&Message::Look);
     }
 
+    /// Waits until the other replicas have been sent what was said so far; for a process that is about to end.
+    pub async fn flush(&self) {
+        if let Some(bus) = self.bus.get() {
+            bus.flush().await;
+        }
+    }
+
     /// The worker's end of [`Live::nudge`] and [`Live::look_at_the_store`].
     pub fn signals(&self) -> broadcast::Receiver<Signal> {
         self.signals.subscribe()

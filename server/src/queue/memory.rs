@@ -88,7 +88,7 @@ impl Lane {
         let waiting = Waiting {
             user: job.user_id,
             start,
-            cost: job.cost,
+            cost: job.share(),
         };
         self.jobs.insert(job.id, waiting);
         true

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
@@ -24,6 +24,9 @@ const TOGETHER: usize = 256;
 /// How long a subscription may take to be made.
 const SUBSCRIBE: Duration = Duration::from_secs(1);
 
+/// How long a process that ends waits for its last messages.
+const FLUSH: Duration = Duration::from_millis(500);
+
 /// How long to rest after a subscription that failed.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -32,11 +35,18 @@ const ORIGIN: usize = 16;
 
 /// This process' place on a channel; ends with its last owner.
 pub struct Bus {
-    waiting: mpsc::Sender<Vec<u8>>,
+    waiting: mpsc::Sender<Item>,
     origin: Uuid,
     link: Link,
     state: Arc<State>,
     _tasks: [AbortOnDropHandle<()>; 2],
+}
+
+/// What waits to be published.
+enum Item {
+    Message(Vec<u8>),
+    /// Tells that all before it has been published, or lost.
+    Mark(oneshot::Sender<()>),
 }
 
 #[derive(Default)]
@@ -67,8 +77,17 @@ impl Bus {
     /// Puts a message on its way; it is dropped when Redis is down or too many wait.
     pub fn publish(&self, message: &[u8]) {
         let payload = [self.origin.as_bytes().as_slice(), message].concat();
-        if self.waiting.try_send(payload).is_err() {
+        if self.waiting.try_send(Item::Message(payload)).is_err() {
             self.link.fell_back(Part::Live);
+        }
+    }
+
+    /// Waits until what has been published so far is on its way, for a short while at most: before a process ends.
+    pub async fn flush(&self) {
+        let (mark, passed) = oneshot::channel();
+        if self.waiting.try_send(Item::Mark(mark)).is_ok() {
+            // What cannot be sent in time is lost, as it may be.
+            let _ = timeout(FLUSH, passed).await;
         }
     }
 
@@ -83,19 +102,28 @@ impl Bus {
     }
 }
 
-async fn publish(link: Link, channel: String, mut queue: mpsc::Receiver<Vec<u8>>) {
+async fn publish(link: Link, channel: String, mut queue: mpsc::Receiver<Item>) {
     let mut batch = Vec::with_capacity(TOGETHER);
     while queue.recv_many(&mut batch, TOGETHER).await > 0 {
         let mut commands = redis::pipe();
         // Equal messages (wake-ups) say nothing more the second time.
         let mut said = HashSet::new();
-        for message in batch.iter().filter(|message| said.insert(message.as_slice())) {
-            commands.publish(&channel, message).ignore();
+        for item in &batch {
+            if let Item::Message(message) = item
+                && said.insert(message.as_slice())
+            {
+                commands.publish(&channel, message).ignore();
+            }
         }
-        if link.pipe::<()>(&commands).await.is_err() {
-            batch.iter().for_each(|_| link.fell_back(Part::Live));
+        if !said.is_empty() && link.pipe::<()>(&commands).await.is_err() {
+            said.iter().for_each(|_| link.fell_back(Part::Live));
         }
-        batch.clear();
+        for item in batch.drain(..) {
+            if let Item::Mark(mark) = item {
+                // An error only says that nobody waits any more.
+                let _ = mark.send(());
+            }
+        }
     }
 }
 

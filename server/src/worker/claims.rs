@@ -45,9 +45,10 @@ impl Default for Claims {
 }
 
 impl Claims {
-    /// When to search the store again, if it has to be.
+    /// When to search the store again, if it has to be. Never at once: a busy worker cannot begin anything.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        self.is_without_queue.then_some(self.next_search)
+        let earliest = Instant::now() + SEARCH_EVERY / 10;
+        self.is_without_queue.then(|| self.next_search.max(earliest))
     }
 }
 

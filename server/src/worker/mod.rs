@@ -321,6 +321,7 @@ impl Worker {
             tracing::warn!(error = %error, "slots run out by themselves");
         }
         self.tools.live.look_at_the_store();
+        self.tools.live.flush().await;
     }
 }
 

@@ -98,8 +98,24 @@ async fn a_hub_goes_on_without_redis_and_says_what_it_may_have_missed() {
 }
 
 #[tokio::test]
+async fn a_flush_returns_with_and_without_redis() {
+    let mut redis = OwnRedis::start();
+    let (here, there) = (hub(&link_to(&redis)).await, hub(&link_to(&redis)).await);
+    let mut theirs = there.signals();
+    here.look_at_the_store();
+    here.flush().await;
+    assert_eq!(theirs.recv().await.unwrap(), Signal::Look);
+    redis.kill();
+    here.look_at_the_store();
+    timeout(Duration::from_secs(5), here.flush())
+        .await
+        .expect("it waits for ever");
+}
+
+#[tokio::test]
 async fn a_hub_of_its_own_hears_all() {
     let live = Live::default();
+    live.flush().await;
     live.look_at_the_store();
     live.nudge(AttemptId::new());
     assert!(live.hears_all());

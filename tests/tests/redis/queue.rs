@@ -80,6 +80,29 @@ async fn a_slot_belongs_to_one_process() {
 }
 
 #[tokio::test]
+async fn a_claim_costs_the_same_however_much_waits_for_full_users() {
+    let redis = OwnRedis::start();
+    let mut costs = Vec::new();
+    for waiting in [20, 2000] {
+        redis.command("FLUSHALL");
+        let queue = process(&link_to(&redis), LIFE);
+        let heavy = UserId::new();
+        queue.enqueue(&jobs(heavy, waiting)).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(claim(&queue, limits(100, 2)).await.unwrap().user_id, heavy);
+        }
+        let light: Vec<_> = (0..10).map(|_| job(UserId::new(), 5)).collect();
+        queue.enqueue(&light).await.unwrap();
+        redis.command("CONFIG RESETSTAT");
+        for _ in 0..10 {
+            assert_ne!(claim(&queue, limits(100, 2)).await.unwrap().user_id, heavy);
+        }
+        costs.push(redis.commands());
+    }
+    assert!(costs[1] <= costs[0] + 10, "commands for ten claims: {costs:?}");
+}
+
+#[tokio::test]
 async fn a_process_with_very_many_slots_is_freed_bit_by_bit() {
     let link = test_link();
     let (first, second) = (process(&link, LIFE), process(&link, LIFE));
