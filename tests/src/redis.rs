@@ -105,7 +105,7 @@ impl OwnRedis {
     /// Commands carried out since the last `CONFIG RESETSTAT`, those of scripts included.
     pub fn commands(&self) -> u64 {
         let info: String = self.try_command("INFO commandstats").unwrap();
-        let calls = info.split("calls=").skip(1).filter_map(|rest| rest.split(',').next());
+        let calls = info.split(":calls=").skip(1).filter_map(|rest| rest.split(',').next());
         calls.map(|calls| calls.parse::<u64>().unwrap()).sum()
     }
 
