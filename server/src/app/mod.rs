@@ -146,6 +146,7 @@ impl App {
             metrics,
             limiter,
             link,
+            listings: Default::default(),
             webhooks: Arc::new(WebhookVerifier::new(upstream)),
             registry_health: health,
             shutdown: shutdown.clone(),

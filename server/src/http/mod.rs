@@ -11,6 +11,7 @@ mod caller;
 mod hoops;
 mod input;
 mod limits;
+mod rendered;
 mod server;
 
 use salvo::Service;
@@ -34,6 +35,7 @@ use crate::upstream::WebhookVerifier;
 
 pub use caller::Caller;
 pub use limits::{Key, Left, Policy, RateLimiter, Spent};
+pub use rendered::Listings;
 pub use server::serve;
 
 /// What the handlers work with; one for the process, in the depot of every request.
@@ -56,6 +58,8 @@ pub struct Services {
     /// Cancelled when the server drains: open streams end.
     pub shutdown: CancellationToken,
     pub limiter: Arc<RateLimiter>,
+    /// Listings of models, rendered.
+    pub listings: Listings,
     /// The way to Redis, where there is one.
     pub link: Option<Link>,
 }

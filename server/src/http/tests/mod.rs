@@ -127,6 +127,7 @@ pub(super) async fn house_with(settings: &[(&str, &str)]) -> House {
         metrics,
         limiter: Arc::new(RateLimiter::new(config.rate_limit_enabled, None)),
         link: None,
+        listings: Default::default(),
         webhooks: Arc::new(WebhookVerifier::new(Upstream::new(&config).unwrap())),
         registry_health: Arc::new(RegistryHealth::new(&shelf.get())),
         shutdown: CancellationToken::new(),
