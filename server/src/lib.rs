@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod outputs;
 pub mod provider;
 pub mod queue;
+pub mod shared;
 pub mod store;
 pub mod upstream;
 

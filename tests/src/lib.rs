@@ -9,6 +9,8 @@ pub mod fal_sim;
 pub mod harness;
 pub mod ports;
 pub mod process;
+pub mod queue_suite;
+pub mod redis;
 pub mod services;
 pub mod store_suite;
 pub mod storm;

@@ -80,10 +80,26 @@ pub fn tools(
     registry: Registry,
     providers: HashMap<String, Arc<LoadedProvider>>,
 ) -> Result<(Intake, Tools)> {
+    let queue = Arc::new(MemoryQueue::default());
+    tools_over(config, store, queue, Arc::default(), registry, providers)
+}
+
+/// As [`tools`], over this queue and hub.
+///
+/// # Errors
+/// If the storage of outputs or TLS cannot be set up.
+pub fn tools_over(
+    config: &Config,
+    store: Arc<dyn Store>,
+    queue: Arc<dyn Queue>,
+    live: Arc<Live>,
+    registry: Registry,
+    providers: HashMap<String, Arc<LoadedProvider>>,
+) -> Result<(Intake, Tools)> {
     let tools = Tools {
         store,
-        queue: Arc::new(MemoryQueue::default()) as Arc<dyn Queue>,
-        live: Arc::new(Live::default()),
+        queue,
+        live,
         shelf: Arc::new(Shelf::new(registry)),
         providers: Arc::new(ProviderShelf::new(providers)),
         upstream: Arc::new(Upstream::new(config)?),

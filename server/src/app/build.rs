@@ -13,15 +13,17 @@ use crate::auth::Auth;
 use crate::catalog::{Registry, Shelf};
 use crate::clock;
 use crate::config::watch::RegistryHealth;
-use crate::config::{Config, Database, Role};
+use crate::config::{Config, Database, Role, Secret};
 use crate::http::{RateLimiter, Services};
 use crate::intake::Intake;
 use crate::outputs::Outputs;
 use crate::provider::{ProviderShelf, load_all};
-use crate::queue::Queue;
 use crate::queue::elsewhere::Elsewhere;
 use crate::queue::live::Live;
 use crate::queue::memory::MemoryQueue;
+use crate::queue::redis::RedisQueue;
+use crate::queue::{Queue, redis};
+use crate::shared::Link;
 use crate::store::Store;
 use crate::store::sql::OpenOptions;
 use crate::store::wrapped::{Prompt, Wrapped};
@@ -59,8 +61,9 @@ impl App {
         let providers = Arc::new(ProviderShelf::new(load_all(&config, &registry)));
         let health = Arc::new(RegistryHealth::new(&registry));
         let shelf = Arc::new(Shelf::new(registry));
-        let queue = queue(&config);
+        let link = open_redis(&config)?;
         let live = Arc::new(Live::default());
+        let queue = queue(&config, link.as_ref(), &live);
         let outputs = Arc::new(Outputs::new(&config)?);
         // A request waits for the store for so long and no longer; the worker has its own patience.
         let promptly = Arc::new(Prompt(REQUEST_PATIENCE));
@@ -88,7 +91,7 @@ impl App {
         };
         let webhook_base = config.public_url_is_set.then(|| config.public_url.clone());
         let worker = Worker::new(tools, Settings::new(webhook_base, config.drain_time()));
-        let limiter = Arc::new(RateLimiter::new(config.rate_limit_enabled));
+        let limiter = Arc::new(RateLimiter::new(config.rate_limit_enabled, link.clone()));
         let services = Arc::new(Services {
             config,
             store: prompt_store,
@@ -101,6 +104,8 @@ impl App {
             auth,
             metrics,
             limiter,
+            link,
+            listings: Default::default(),
             webhooks: Arc::new(WebhookVerifier::new(upstream)),
             registry_health: health,
             shutdown: shutdown.clone(),
@@ -145,12 +150,22 @@ async fn open(config: &Config) -> Result<(Arc<dyn Store>, Option<File>)> {
     }
 }
 
-/// Whose turn it is.
-fn queue(config: &Config) -> Arc<dyn Queue> {
-    match config.role {
+/// The way to the configured Redis. It is not asked whether it is there: the server starts without it too.
+fn open_redis(config: &Config) -> Result<Option<Link>> {
+    let open = |url: &Secret| Link::open(url.expose(), &config.redis_prefix, config.redis_connections);
+    config.redis_url.as_ref().map(open).transpose()
+}
+
+/// Whose turn it is: over all processes with Redis, else in this one.
+fn queue(config: &Config, link: Option<&Link>, live: &Arc<Live>) -> Arc<dyn Queue> {
+    match (link, config.role) {
+        (Some(link), _) => {
+            live.join(link);
+            Arc::new(RedisQueue::new(link.clone(), Arc::clone(live), redis::LIFE))
+        }
         // Nobody takes a job out of this process's memory.
-        Role::Api => Arc::new(Elsewhere),
-        Role::All | Role::Worker => Arc::new(MemoryQueue::default()),
+        (None, Role::Api) => Arc::new(Elsewhere),
+        (None, Role::All | Role::Worker) => Arc::new(MemoryQueue::default()),
     }
 }
 

@@ -41,8 +41,12 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `DATABASE_URL`; `sqlite:` under `data_dir` by default. See [`Config::database`].
     pub database_url: Secret,
-    /// `REDIS_URL`.
+    /// `REDIS_URL`: queue, wake-ups, live events and limits over all replicas; in process without it.
     pub redis_url: Option<Secret>,
+    /// `VELRO_REDIS_PREFIX`: in front of every key and channel.
+    pub redis_prefix: String,
+    /// `VELRO_REDIS_CONNECTIONS`: size of the pool; the subscription has one more.
+    pub redis_connections: u32,
     /// `VELRO_PROVIDERS`: path of `providers.toml`.
     pub providers_path: PathBuf,
     /// `JWT_SECRET` (alias `JWT_SECRET_KEY`): signs our tokens and output URLs; 32 characters at least.

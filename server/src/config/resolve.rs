@@ -40,6 +40,8 @@ pub(super) fn resolve(layers: &Layers, read_only: bool) -> Config {
         port,
         database_url,
         redis_url,
+        redis_prefix: redis_prefix(layers),
+        redis_connections: layers.integer("storage.redis_connections", 1..=256) as u32,
         providers_path: PathBuf::from(required(layers, "providers.path", "./providers.toml")),
         jwt_secret: jwt_secret(layers, development, &data_dir, read_only),
         data_dir,
@@ -200,11 +202,21 @@ fn redis_url(layers: &Layers) -> Option<Secret> {
             "write redis://HOST:PORT or rediss://HOST:PORT",
         );
     }
-    layers.notice(
-        layers.place(key),
-        "has no effect in this version: queue, limits and live events are in process, so run one replica",
-    );
     Some(redis)
+}
+
+/// A name in front of every key. Braces would move the hash tag of the lanes' keys.
+fn redis_prefix(layers: &Layers) -> String {
+    let key = "storage.redis_prefix";
+    let prefix = required(layers, key, "velro:");
+    if prefix.contains(|c: char| c.is_whitespace() || c.is_control() || "{}*?[]".contains(c)) {
+        layers.fault_of(
+            key,
+            format!("is \"{prefix}\""),
+            "write letters, digits and : - _ only, for example \"velro:\"",
+        );
+    }
+    prefix
 }
 
 fn jwt_secret(layers: &Layers, development: bool, data_dir: &Path, read_only: bool) -> Secret {
@@ -448,6 +460,8 @@ pub(super) fn redacted_lines(config: &Config) -> Vec<String> {
         ("storage.data_dir", display(&config.data_dir)),
         ("storage.database_url", database),
         ("storage.redis_url", secret(&config.redis_url)),
+        ("storage.redis_prefix", config.redis_prefix.clone()),
+        ("storage.redis_connections", config.redis_connections.to_string()),
         ("storage.max_output_bytes", config.max_output_bytes.to_string()),
         ("auth.jwt_secret", config.jwt_secret.redacted()),
         ("auth.access_token_minutes", minutes(config.access_token_ttl)),

@@ -61,6 +61,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     open("storage", "data_dir", &["VELRO_DATA"]),
     secret("storage", "database_url", &["DATABASE_URL"]),
     secret("storage", "redis_url", &["REDIS_URL"]),
+    open("storage", "redis_prefix", &["VELRO_REDIS_PREFIX"]),
+    open("storage", "redis_connections", &["VELRO_REDIS_CONNECTIONS"]),
     open("storage", "max_output_bytes", &["VELRO_MAX_OUTPUT_BYTES"]),
     secret("auth", "jwt_secret", &["JWT_SECRET", "JWT_SECRET_KEY"]),
     open("auth", "access_token_minutes", &["JWT_EXPIRATION_MINUTES"]),

@@ -344,7 +344,6 @@ fn what_has_no_effect_is_said() {
     let (_, notices) = load(&[
         ("SUPABASE_URL", "https://x.supabase.co"),
         ("SUPABASE_SERVICE_ROLE_KEY", "k"),
-        ("REDIS_URL", "redis://h:6379"),
         ("AUTH_ENABLED", "false"),
         ("VELRO_PROVIDRES", "x"),
         ("VELRO_PORT", "9000"),
@@ -355,7 +354,6 @@ fn what_has_no_effect_is_said() {
     for expected in [
         "SUPABASE_URL has no effect: Supabase mode is not in this version",
         "SUPABASE_SERVICE_ROLE_KEY has no effect",
-        "REDIS_URL has no effect in this version",
         "AUTH_ENABLED has no effect: authentication cannot be switched off",
         "VELRO_PROVIDRES is not a known variable; did you mean VELRO_PROVIDERS?",
         "VELRO_PORT is not a known variable",
@@ -366,7 +364,32 @@ fn what_has_no_effect_is_said() {
             "missing: {expected}\nin: {shown:#?}"
         );
     }
-    assert_eq!(shown.len(), 7, "{shown:#?}");
+    assert_eq!(shown.len(), 6, "{shown:#?}");
+}
+
+#[test]
+fn redis_is_reached_by_a_url_and_its_keys_have_a_prefix() {
+    let (config, notices) = load(&[
+        ("REDIS_URL", "rediss://:hunter2@h:6379/2"),
+        ("VELRO_REDIS_PREFIX", "two:"),
+    ]);
+    assert_eq!(notices, []);
+    assert_eq!(config.redis_url.unwrap().expose(), "rediss://:hunter2@h:6379/2");
+    assert_eq!((config.redis_prefix.as_str(), config.redis_connections), ("two:", 4));
+    let env = env(&[
+        ("REDIS_URL", "http://:hunter2@h"),
+        ("VELRO_REDIS_PREFIX", "a{b}"),
+        ("VELRO_REDIS_CONNECTIONS", "0"),
+    ]);
+    let shown = Config::load(&Overrides::default(), &env).unwrap_err().to_string();
+    for expected in [
+        "REDIS_URL: `storage.redis_url` is not a Redis URL",
+        "VELRO_REDIS_PREFIX: `storage.redis_prefix` is \"a{b}\"",
+        "VELRO_REDIS_CONNECTIONS: `storage.redis_connections` is \"0\"; write a whole number from 1 to 256",
+    ] {
+        assert!(shown.contains(expected), "missing: {expected}\nin: {shown}");
+    }
+    assert!(!shown.contains("hunter2"), "{shown}");
 }
 
 #[test]

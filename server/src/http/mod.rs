@@ -11,6 +11,7 @@ mod caller;
 mod hoops;
 mod input;
 mod limits;
+mod rendered;
 mod server;
 
 use salvo::Service;
@@ -27,12 +28,14 @@ use crate::outputs::Outputs;
 use crate::provider::ProviderShelf;
 use crate::queue::Queue;
 use crate::queue::live::Live;
+use crate::shared::Link;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::upstream::WebhookVerifier;
 
 pub use caller::Caller;
-pub use limits::RateLimiter;
+pub use limits::{Key, Left, Policy, RateLimiter, Spent};
+pub use rendered::Listings;
 pub use server::serve;
 
 /// What the handlers work with; one for the process, in the depot of every request.
@@ -55,6 +58,10 @@ pub struct Services {
     /// Cancelled when the server drains: open streams end.
     pub shutdown: CancellationToken,
     pub limiter: Arc<RateLimiter>,
+    /// Listings of models, rendered.
+    pub listings: Listings,
+    /// The way to Redis, where there is one.
+    pub link: Option<Link>,
 }
 
 /// Every route with its hoops, but without the services: what the documentation is made from.

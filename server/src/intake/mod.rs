@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::catalog::{ClientCall, Model, ParamFault, Registry, Shelf, ValidCall};
 use crate::clock;
@@ -15,13 +15,16 @@ use crate::generation::{Generation, Status};
 use crate::id::{GenerationId, ProjectId, UserId};
 use crate::ledger::Credits;
 use crate::provider::ProviderShelf;
-use crate::queue::live::{Live, Seen};
+use crate::queue::live::{Live, Seen, Watch};
 use crate::queue::{Job, Queue};
 use crate::store::{Cancelled, IdempotencyKey, NewGeneration, Store, StoreError, Submitted};
 use crate::telemetry::Metrics;
 
 /// How long a cancel waits for the provider's word before it answers that the wish is noted.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it looks at the store meanwhile: the worker may be another process whose word does not arrive.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// The intake and what it works with.
 pub struct Intake {
@@ -182,7 +185,8 @@ impl Intake {
         if generation.status != Status::Queued {
             return None;
         }
-        self.queue.position(generation.id).await.ok().flatten()
+        let position = self.queue.position(&generation.provider, generation.id).await;
+        position.ok().flatten()
     }
 
     /// Stops a generation if it can be stopped. Cancelling and completing race, exactly one wins.
@@ -194,35 +198,37 @@ impl Intake {
             Some(Cancelled::Already(generation)) => Ok(Some(Stopped::Ended(generation))),
             Some(Cancelled::Now { generation, events }) => {
                 self.live.publish(&events);
-                if self.queue.remove(id).await.is_err() {
+                if self.queue.remove(&generation.provider, id).await.is_err() {
                     tracing::warn!(generation_id = %id, "cancelled, but still in the queue; the worker will skip it");
                 }
                 Ok(Some(Stopped::Cancelled(generation)))
             }
             Some(Cancelled::Requested { generation, attempt }) => {
                 self.live.nudge(attempt);
-                let ended = timeout(CANCEL_PATIENCE, async {
-                    loop {
-                        match watch.next().await {
-                            Seen::Event(event) if event.kind.is_final() => break,
-                            Seen::Closed => std::future::pending().await,
-                            Seen::Event(_) | Seen::Lagged => {}
-                        }
-                    }
-                })
-                .await;
-                if ended.is_err() {
-                    return Ok(Some(Stopped::Asked(generation)));
+                match timeout(CANCEL_PATIENCE, self.end_of(owner, id, &mut watch)).await {
+                    Ok(ended) => ended,
+                    Err(_) => Ok(Some(Stopped::Asked(generation))),
                 }
-                Ok(self
-                    .store
-                    .generation(owner, id)
-                    .await?
-                    .map(Box::new)
-                    .map(|now| match now.status {
-                        Status::Cancelled => Stopped::Cancelled(now),
-                        _ => Stopped::Ended(now),
-                    }))
+            }
+        }
+    }
+
+    /// Waits until a generation has ended, however that becomes known.
+    async fn end_of(&self, owner: UserId, id: GenerationId, watch: &mut Watch) -> Result<Option<Stopped>, StoreError> {
+        loop {
+            let seen = timeout(LOOK_EVERY, watch.next()).await;
+            if matches!(&seen, Ok(Seen::Event(event)) if !event.kind.is_final()) {
+                continue;
+            }
+            let Some(now) = self.store.generation(owner, id).await?.map(Box::new) else {
+                return Ok(None);
+            };
+            match now.status {
+                Status::Cancelled => return Ok(Some(Stopped::Cancelled(now))),
+                status if status.is_terminal() => return Ok(Some(Stopped::Ended(now))),
+                // The hub is gone: what is left is the store.
+                _ if matches!(seen, Ok(Seen::Closed)) => sleep(LOOK_EVERY).await,
+                _ => {}
             }
         }
     }
@@ -250,11 +256,12 @@ impl Intake {
         let job = Job {
             id: generation.id,
             user_id: generation.user_id,
-            provider: generation.provider.clone(),
+            provider: generation.provider.as_str().into(),
             cost: generation.price.0.max(1) as u64,
         };
-        if let Err(error) = self.queue.enqueue(job).await {
-            tracing::warn!(generation_id = %generation.id, error = %error, "not enqueued; the sweeper will do it");
+        if let Err(error) = self.queue.enqueue(&[job]).await {
+            // Not a failure of its own: whoever lost the queue has said so.
+            tracing::debug!(generation_id = %generation.id, error = %error, "not enqueued; the sweeper will do it");
         }
     }
 }

@@ -2,8 +2,9 @@
 //! find what is stored, and nobody here can say a position.
 
 use async_trait::async_trait;
+use std::time::Duration;
 
-use super::{Depth, Job, LaneLimits, Queue, Result};
+use super::{Depth, Job, Kept, LaneLimits, Queue, Result};
 use crate::id::GenerationId;
 
 /// See the [module](self).
@@ -12,7 +13,7 @@ pub struct Elsewhere;
 
 #[async_trait]
 impl Queue for Elsewhere {
-    async fn enqueue(&self, _: Job) -> Result<()> {
+    async fn enqueue(&self, _: &[Job]) -> Result<()> {
         Ok(())
     }
 
@@ -20,15 +21,19 @@ impl Queue for Elsewhere {
         Ok(None)
     }
 
-    async fn occupy(&self, _: Job) -> Result<()> {
+    async fn occupy(&self, _: &[Job]) -> Result<()> {
         Ok(())
     }
 
-    async fn remove(&self, _: GenerationId) -> Result<()> {
+    async fn free(&self, _: &str, _: GenerationId) -> Result<()> {
         Ok(())
     }
 
-    async fn position(&self, _: GenerationId) -> Result<Option<u64>> {
+    async fn remove(&self, _: &str, _: GenerationId) -> Result<()> {
+        Ok(())
+    }
+
+    async fn position(&self, _: &str, _: GenerationId) -> Result<Option<u64>> {
         Ok(None)
     }
 
@@ -38,5 +43,17 @@ impl Queue for Elsewhere {
 
     async fn changed(&self) {
         std::future::pending().await
+    }
+
+    async fn keep(&self) -> Result<Kept> {
+        Ok(Kept::Kept)
+    }
+
+    async fn leave(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn is_my_turn(&self, _: Duration) -> Result<bool> {
+        Ok(false)
     }
 }

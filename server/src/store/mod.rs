@@ -145,6 +145,8 @@ pub trait Store: Send + Sync + 'static {
     async fn extend_leases(&self, worker: &str, lease_until: Micros) -> Result<u64>;
     /// Gives every lease of `worker` back, so that another may resume at once.
     async fn release_leases(&self, worker: &str) -> Result<u64>;
+    /// Workers with a lease that has not run out; one that holds no attempt may be missing.
+    async fn living_workers(&self, now: Micros) -> Result<u32>;
     /// Gives back every lease of every worker. Only for a process that knows it is alone, such as the one that holds the
     /// lock of an embedded installation: then whoever held them is dead.
     async fn free_all_leases(&self) -> Result<u64>;

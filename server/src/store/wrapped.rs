@@ -95,6 +95,7 @@ store! {
     held(worker: &str) -> Vec<AttemptId>;
     extend_leases(worker: &str, lease_until: Micros) -> u64;
     release_leases(worker: &str) -> u64;
+    living_workers(now: Micros) -> u32;
     free_all_leases() -> u64;
     save_step(step: SaveStep) -> Saved;
     next_attempt(next: NextAttempt) -> Option<Work>;

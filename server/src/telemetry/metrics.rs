@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::clock::Micros;
 use crate::queue::Depth;
+use crate::shared::{Link, Part};
 use crate::store::SystemCounts;
 
 /// Upper bounds in seconds: from a read in memory to a slow database.
@@ -49,8 +50,8 @@ macro_rules! metrics {
     (@make IntCounterVec $name:literal $help:ident [$($label:literal),+]) => {
         IntCounterVec::new(Opts::new($name, $help), &[$($label),+])
     };
-    (@make IntGaugeVec $name:literal $help:ident [$($label:literal),+]) => {
-        IntGaugeVec::new(Opts::new($name, $help), &[$($label),+])
+    (@make IntGaugeVec $name:literal $help:ident [$($label:literal),*]) => {
+        IntGaugeVec::new(Opts::new($name, $help), &[$($label),*])
     };
     (@make HistogramVec $name:literal $help:ident [$($label:literal),+] $buckets:ident) => {
         HistogramVec::new(HistogramOpts::new($name, $help).buckets($buckets.to_vec()), &[$($label),+])
@@ -100,6 +101,11 @@ metrics! {
     leases: IntCounterVec = "velro_leases_total" ["kind"];
     /// Seconds that are added to this machine's clock to follow the database's; 0 with the embedded one.
     clock_offset_seconds: Gauge = "velro_clock_offset_seconds" [];
+    /// 1 while Redis answers, 0 while the process goes on without it; absent when none is configured.
+    redis_up: IntGaugeVec = "velro_redis_up" [];
+    /// Times that a part went on without Redis: queue (the worker claimed from the database), limits (a request was
+    /// counted by this process alone), live (a message did not reach the other replicas).
+    redis_fallbacks: IntCounterVec = "velro_redis_fallbacks_total" ["part"];
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: &C) -> prometheus::Result<()> {
@@ -197,6 +203,17 @@ impl Metrics {
     /// What is added to the machine's clock.
     pub fn clock_offset(&self, offset_us: i64) {
         self.clock_offset_seconds.set(offset_us as f64 / 1e6);
+    }
+
+    /// How Redis is doing, where there is one.
+    pub fn redis(&self, link: &Link) {
+        self.redis_up
+            .with_label_values(&[] as &[&str])
+            .set(i64::from(link.is_up()));
+        for part in Part::ALL {
+            let counter = self.redis_fallbacks.with_label_values(&[part.as_str()]);
+            counter.inc_by(link.fallbacks(part).saturating_sub(counter.get()));
+        }
     }
 
     /// All of them in Prometheus' text form.

@@ -5,6 +5,7 @@
 //! [`Settings::steps_at_once`] of them. The store is the truth: a lease says who may step an attempt, every step is
 //! stored before it is carried out, and a nudge, a slot or a whole queue that is lost costs only time.
 
+mod claims;
 mod collect;
 mod drive;
 mod happened;
@@ -23,19 +24,23 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::catalog::Shelf;
 use crate::clock::{self, Micros};
-use crate::id::{AttemptId, GenerationId};
+use crate::id::{AttemptId, GenerationId, UserId};
 use crate::outputs::Outputs;
 use crate::provider::ProviderShelf;
-use crate::queue::live::Live;
-use crate::queue::{Job, LaneLimits, Queue};
+use crate::queue::live::{Live, Signal};
+use crate::queue::{Job, Queue};
 use crate::store::{BeginAttempt, QueuedGeneration, Store};
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
+use claims::Claims;
 pub use notes::Notes;
 use schedule::Schedule;
 
 /// How long to wait when the store does not answer.
 const LATER: Duration = Duration::from_secs(5);
+
+/// Shortest time between two searches for attempts that nobody holds, however many nudges come for those of others.
+const LEAST_BETWEEN_SWEEPS: Duration = Duration::from_millis(250);
 
 /// How long an attempt rests after its step panicked.
 const AFTER_A_PANIC: Duration = Duration::from_secs(30);
@@ -69,6 +74,8 @@ pub struct Settings {
     pub lease: Duration,
     /// How often the store is searched for what the queue or a nudge lost.
     pub sweep_every: Duration,
+    /// How often the queue is shown that this worker lives; a few times in [`LIFE`](crate::queue::redis::LIFE).
+    pub keep_every: Duration,
     /// Steps that run at the same time.
     pub steps_at_once: usize,
     /// Submits that were refused or never sent are tried again so often.
@@ -85,6 +92,7 @@ impl Settings {
             webhook_base,
             lease: Duration::from_secs(30),
             sweep_every: Duration::from_secs(5),
+            keep_every: Duration::from_secs(2),
             steps_at_once: 256,
             max_attempts: 8,
             drain,
@@ -105,18 +113,45 @@ pub(crate) enum Next {
     Over,
 }
 
+/// What an attempt is for, as far as its slot in the queue goes; small, because there are very many.
+#[derive(Debug, Clone)]
+pub(crate) struct Running {
+    pub(crate) generation_id: GenerationId,
+    pub(crate) user_id: UserId,
+    /// The lane; one text for all.
+    pub(crate) provider: Arc<str>,
+}
+
+impl Running {
+    /// As the queue knows it; what it cost was counted when it was enqueued.
+    fn job(&self) -> Job {
+        Job {
+            id: self.generation_id,
+            user_id: self.user_id,
+            provider: Arc::clone(&self.provider),
+            cost: 1,
+        }
+    }
+}
+
 /// A worker; [`Worker::run`] returns when it has drained.
 pub struct Worker {
     tools: Tools,
     settings: Arc<Settings>,
     schedule: Schedule,
     /// Attempts that a task is stepping right now, by the task.
-    stepping: HashMap<task::Id, (AttemptId, GenerationId)>,
+    stepping: HashMap<task::Id, (AttemptId, Running)>,
     /// Those of them that were nudged meanwhile.
     nudged: HashSet<AttemptId>,
     steps: JoinSet<Next>,
+    claims: Claims,
+    /// Names of the lanes, so that each is kept once.
+    lanes: HashSet<Arc<str>>,
+    last_sweep: Instant,
     /// When all that is stored is compared with all that is known; see [`sweep`].
     next_comparison: Instant,
+    /// How long that may rest.
+    rest: Duration,
 }
 
 impl Worker {
@@ -129,15 +164,19 @@ impl Worker {
             stepping: HashMap::new(),
             nudged: HashSet::new(),
             steps: JoinSet::new(),
+            claims: Claims::default(),
+            lanes: HashSet::new(),
+            last_sweep: Instant::now(),
             next_comparison: Instant::now(),
+            rest: Duration::ZERO,
         }
     }
 
     /// Works until `shutdown`, then lets the steps in flight finish, gives the leases back and returns.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let queue = Arc::clone(&self.tools.queue);
-        let mut nudges = self.tools.live.nudges();
-        let mut next_sweep = Instant::now();
+        let mut signals = self.tools.live.signals();
+        let (mut next_sweep, mut next_keep) = (Instant::now(), Instant::now());
         // On its own, so that nothing this task waits for can make it lose what it holds, the drain least of all.
         let leases = keep_leases(Arc::clone(&self.tools.store), Arc::clone(&self.settings));
         let leases = AbortOnDropHandle::new(tokio::spawn(leases));
@@ -145,64 +184,73 @@ impl Worker {
         loop {
             self.claim().await;
             self.start_due();
-            let wake = self.wake_at(next_sweep);
+            let wake = self.wake_at(next_sweep.min(next_keep));
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = sleep_until(wake) => {}
-                () = queue.changed() => {}
-                nudge = nudges.recv() => match nudge {
-                    Ok(attempt) if self.nudge(attempt) => {}
-                    // Not ours yet, or too many to count: the store knows which.
-                    _ => next_sweep = Instant::now(),
+                () = queue.changed() => self.claims.is_hungry = true,
+                signal = signals.recv() => match signal {
+                    Ok(Signal::Due(attempt)) if self.nudge(attempt) => {}
+                    // Somebody else's, nobody's, or too many to count: the store knows which.
+                    _ => next_sweep = next_sweep.min(self.last_sweep + LEAST_BETWEEN_SWEEPS),
                 },
                 Some(done) = self.steps.join_next_with_id(), if !self.steps.is_empty() => self.stepped(done).await,
             }
-            let now = Instant::now();
-            if now >= next_sweep {
+            if Instant::now() >= next_keep {
+                if self.keep().await {
+                    self.next_comparison = Instant::now();
+                    self.rest = Duration::ZERO;
+                    next_sweep = Instant::now();
+                }
+                next_keep = Instant::now() + self.settings.keep_every;
+            }
+            if Instant::now() >= next_sweep {
                 self.sweep().await;
-                next_sweep = now + self.settings.sweep_every;
+                self.last_sweep = Instant::now();
+                // A wake-up may have been lost.
+                self.claims.is_hungry = true;
+                next_sweep = self.last_sweep + self.settings.sweep_every;
             }
         }
         self.drain(leases).await;
     }
 
-    /// Takes jobs of every lane while there are free slots.
-    async fn claim(&mut self) {
-        let registry = self.tools.shelf.get();
-        for provider in registry.providers.values().filter(|p| p.enabled) {
-            let limits = LaneLimits {
-                concurrency: provider.concurrency,
-                per_user: provider.concurrency_per_user,
-            };
-            while self.steps.len() < self.settings.steps_at_once {
-                match self.tools.queue.claim(&provider.name, limits).await {
-                    Ok(Some(job)) => self.begin(job),
-                    Ok(None) => break,
-                    Err(error) => {
-                        tracing::warn!(provider = provider.name, error = %error, "cannot claim");
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
     /// Begins the first attempt of a claimed job in a task of its own.
-    fn begin(&mut self, job: Job) {
+    fn begin(&mut self, job: &Job) {
         let (tools, settings) = (self.tools.clone(), Arc::clone(&self.settings));
         let attempt_id = AttemptId::new();
+        let running = Running {
+            generation_id: job.id,
+            user_id: job.user_id,
+            provider: self.lane(&job.provider),
+        };
         let task = self.steps.spawn(begin_and_drive(tools, settings, attempt_id, job.id));
-        self.stepping.insert(task.id(), (attempt_id, job.id));
+        self.stepping.insert(task.id(), (attempt_id, running));
+    }
+
+    /// The one text of a lane's name.
+    fn lane(&mut self, name: &str) -> Arc<str> {
+        if let Some(lane) = self.lanes.get(name) {
+            return Arc::clone(lane);
+        }
+        let lane: Arc<str> = name.into();
+        self.lanes.insert(Arc::clone(&lane));
+        lane
+    }
+
+    /// True when no more steps may run.
+    fn is_busy(&self) -> bool {
+        self.steps.len() >= self.settings.steps_at_once
     }
 
     /// Starts steps for what is due, as many as may run at once.
     fn start_due(&mut self) {
         let now = clock::now();
-        while self.steps.len() < self.settings.steps_at_once {
+        while !self.is_busy() {
             let Some(entry) = self.schedule.pop_due(now) else { break };
             let (tools, settings) = (self.tools.clone(), Arc::clone(&self.settings));
             let task = self.steps.spawn(drive::resume(tools, settings, entry.attempt_id));
-            self.stepping.insert(task.id(), (entry.attempt_id, entry.generation_id));
+            self.stepping.insert(task.id(), (entry.attempt_id, entry.running));
         }
     }
 
@@ -216,28 +264,22 @@ impl Worker {
                 (error.id(), Next::Due(clock::now().plus(AFTER_A_PANIC)))
             }
         };
-        let Some((attempt_id, generation_id)) = self.stepping.remove(&task) else {
+        let Some((attempt_id, running)) = self.stepping.remove(&task) else {
             return;
         };
         let nudged = self.nudged.remove(&attempt_id);
-        let due = match next {
+        match next {
+            Next::Due(at) => {
+                let at = if nudged { clock::now() } else { at };
+                return self.schedule.put(attempt_id, running, at);
+            }
+            Next::Replaced(next_id, at) => return self.schedule.put(next_id, running, at),
             // What is parked is nobody's: a webhook makes it adoptable, a nudge makes us look at once.
-            Next::Over | Next::Parked => None,
-            Next::Replaced(attempt_id, at) => return self.schedule.put(attempt_id, generation_id, at),
-            Next::Due(at) => Some(at),
-        };
-        match due {
-            Some(at) => self
-                .schedule
-                .put(attempt_id, generation_id, if nudged { clock::now() } else { at }),
-            None => self.schedule.forget(attempt_id),
+            Next::Over | Next::Parked => {}
         }
-        if !matches!(next, Next::Due(_)) {
-            self.tools.notes.forget(attempt_id);
-        }
-        if !matches!(next, Next::Due(_)) && self.tools.queue.remove(generation_id).await.is_err() {
-            tracing::warn!(generation_id = %generation_id, "cannot free its slot");
-        }
+        self.schedule.forget(attempt_id);
+        self.tools.notes.forget(attempt_id);
+        self.free(&running).await;
     }
 
     /// Makes an attempt due now: if we step it, again after the step. False when it is not ours.
@@ -250,8 +292,9 @@ impl Worker {
     }
 
     fn wake_at(&self, latest: Instant) -> Instant {
+        let latest = self.claims.wake_at().map_or(latest, |search| latest.min(search));
         match self.schedule.next_due() {
-            Some(due) if self.steps.len() < self.settings.steps_at_once => {
+            Some(due) if !self.is_busy() => {
                 latest.min(Instant::now() + due.after(clock::now()).min(self.settings.sweep_every))
             }
             _ => latest,
@@ -274,6 +317,11 @@ impl Worker {
             }
             Err(error) => tracing::warn!(error = %error, "leases run out by themselves"),
         }
+        if let Err(error) = self.tools.queue.leave().await {
+            tracing::warn!(error = %error, "slots run out by themselves");
+        }
+        self.tools.live.look_at_the_store();
+        self.tools.live.flush().await;
     }
 }
 
@@ -323,7 +371,7 @@ fn job_of(generation: &QueuedGeneration) -> Job {
     Job {
         id: generation.id,
         user_id: generation.user_id,
-        provider: generation.provider.clone(),
+        provider: generation.provider.as_str().into(),
         cost: generation.price.0.max(1) as u64,
     }
 }

@@ -2,27 +2,28 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::Running;
 use crate::clock::Micros;
-use crate::id::{AttemptId, GenerationId};
+use crate::id::AttemptId;
 
 /// An attempt that waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) attempt_id: AttemptId,
-    pub(crate) generation_id: GenerationId,
+    pub(crate) running: Running,
 }
 
 /// All waiting attempts of this worker.
 #[derive(Default)]
 pub(crate) struct Schedule {
     by_time: BTreeSet<(Micros, AttemptId)>,
-    by_id: HashMap<AttemptId, (Micros, GenerationId)>,
+    by_id: HashMap<AttemptId, (Micros, Running)>,
 }
 
 impl Schedule {
     /// Sets when an attempt is due, whatever was set before.
-    pub(crate) fn put(&mut self, attempt_id: AttemptId, generation_id: GenerationId, due: Micros) {
-        if let Some((before, _)) = self.by_id.insert(attempt_id, (due, generation_id)) {
+    pub(crate) fn put(&mut self, attempt_id: AttemptId, running: Running, due: Micros) {
+        if let Some((before, _)) = self.by_id.insert(attempt_id, (due, running)) {
             self.by_time.remove(&(before, attempt_id));
         }
         self.by_time.insert((due, attempt_id));
@@ -30,11 +31,13 @@ impl Schedule {
 
     /// Brings a known attempt forward; false when it is not known.
     pub(crate) fn hurry(&mut self, attempt_id: AttemptId, due: Micros) -> bool {
-        let Some((before, generation_id)) = self.by_id.get(&attempt_id).copied() else {
+        let Some((known, _)) = self.by_id.get_mut(&attempt_id) else {
             return false;
         };
-        if due < before {
-            self.put(attempt_id, generation_id, due);
+        if due < *known {
+            self.by_time.remove(&(*known, attempt_id));
+            *known = due;
+            self.by_time.insert((due, attempt_id));
         }
         true
     }
@@ -58,11 +61,13 @@ impl Schedule {
             return None;
         }
         self.by_time.remove(&(due, attempt_id));
-        let (_, generation_id) = self.by_id.remove(&attempt_id)?;
-        Some(Entry {
-            attempt_id,
-            generation_id,
-        })
+        let (_, running) = self.by_id.remove(&attempt_id)?;
+        Some(Entry { attempt_id, running })
+    }
+
+    /// What the attempts are for.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &Running> {
+        self.by_id.values().map(|(_, running)| running)
     }
 
     /// When the earliest is due.
@@ -75,14 +80,20 @@ impl Schedule {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::id::{GenerationId, UserId};
 
     #[test]
     fn an_attempt_is_due_once_and_can_be_hurried() {
         let mut schedule = Schedule::default();
-        let (a, b, g) = (AttemptId::new(), AttemptId::new(), GenerationId::new());
-        schedule.put(a, g, Micros(100));
-        schedule.put(b, g, Micros(50));
-        schedule.put(a, g, Micros(200));
+        let (a, b) = (AttemptId::new(), AttemptId::new());
+        let running = Running {
+            generation_id: GenerationId::new(),
+            user_id: UserId::new(),
+            provider: "p".into(),
+        };
+        schedule.put(a, running.clone(), Micros(100));
+        schedule.put(b, running.clone(), Micros(50));
+        schedule.put(a, running, Micros(200));
         assert_eq!(schedule.next_due(), Some(Micros(50)));
         assert!(schedule.pop_due(Micros(49)).is_none());
         assert_eq!(schedule.pop_due(Micros(60)).unwrap().attempt_id, b);

@@ -8,9 +8,8 @@
 use std::time::Duration;
 use tokio::time::Instant;
 
-use super::{Worker, job_of};
+use super::{Running, Worker, job_of};
 use crate::clock;
-use crate::queue::Job;
 use crate::store::Adopted;
 
 /// Rows read at once.
@@ -29,8 +28,16 @@ impl Worker {
         let began = Instant::now();
         if began >= self.next_comparison {
             self.find_held().await;
-            self.requeue().await;
-            self.next_comparison = Instant::now() + rest_after(began.elapsed(), self.settings.sweep_every);
+            // What waits is the same for all: one of them compares it, all of them after the queue was away.
+            let is_my_turn = match self.rest {
+                Duration::ZERO => Ok(true),
+                rest => self.tools.queue.is_my_turn(rest).await,
+            };
+            if is_my_turn.unwrap_or(false) {
+                self.requeue().await;
+            }
+            self.rest = rest_after(began.elapsed(), self.settings.sweep_every);
+            self.next_comparison = Instant::now() + self.rest;
         }
     }
 
@@ -47,9 +54,7 @@ impl Worker {
             };
             let last = adopted.len() < PAGE as usize;
             self.tools.metrics.leases("adopted", adopted.len() as u64);
-            for attempt in adopted {
-                self.take_over(attempt).await;
-            }
+            self.take_over(adopted).await;
             if last {
                 return;
             }
@@ -66,6 +71,7 @@ impl Worker {
                 return;
             }
         };
+        let mut found = Vec::new();
         for id in held {
             if self.schedule.contains(id) || self.stepping.values().any(|(known, _)| *known == id) {
                 continue;
@@ -74,18 +80,22 @@ impl Worker {
                 continue;
             };
             // A step that has just replaced its attempt is not booked yet.
-            if self.stepping.values().any(|(_, known)| *known == work.generation.id) {
+            if self
+                .stepping
+                .values()
+                .any(|(_, known)| known.generation_id == work.generation.id)
+            {
                 continue;
             }
-            self.take_over(Adopted {
+            found.push(Adopted {
                 attempt_id: id,
                 generation_id: work.generation.id,
                 user_id: work.generation.user_id,
                 provider: work.attempt.provider,
                 due_at: work.attempt.due_at,
-            })
-            .await;
+            });
         }
+        self.take_over(found).await;
     }
 
     /// Gives every queued generation its place; those that have one keep it. A lane that is not in the registry any more
@@ -103,16 +113,17 @@ impl Worker {
             };
             after = page.last().map(|g| g.id);
             let last = page.len() < PAGE as usize;
-            for generation in page {
-                if !registry.providers.contains_key(&generation.provider) {
-                    if self.steps.len() < self.settings.steps_at_once {
-                        self.begin(job_of(&generation));
-                    }
-                    continue;
+            let (known, unknown): (Vec<_>, Vec<_>) = page
+                .iter()
+                .map(job_of)
+                .partition(|job| registry.providers.contains_key(&*job.provider));
+            for job in unknown {
+                if !self.is_busy() {
+                    self.begin(&job);
                 }
-                if self.tools.queue.enqueue(job_of(&generation)).await.is_err() {
-                    return;
-                }
+            }
+            if self.tools.queue.enqueue(&known).await.is_err() {
+                return;
             }
             if last {
                 return;
@@ -120,22 +131,29 @@ impl Worker {
         }
     }
 
-    async fn take_over(&mut self, attempt: Adopted) {
-        if self.stepping.values().any(|(id, _)| *id == attempt.attempt_id) {
-            return;
+    /// Goes on with attempts under this worker's lease, whose slots are its own from now on.
+    async fn take_over(&mut self, attempts: Vec<Adopted>) {
+        let mut jobs = Vec::new();
+        for attempt in attempts {
+            if self.stepping.values().any(|(id, _)| *id == attempt.attempt_id) {
+                continue;
+            }
+            tracing::info!(attempt_id = %attempt.attempt_id, generation_id = %attempt.generation_id, "resuming");
+            let running = Running {
+                generation_id: attempt.generation_id,
+                user_id: attempt.user_id,
+                provider: self.lane(&attempt.provider),
+            };
+            jobs.push(running.job());
+            self.schedule.put(attempt.attempt_id, running, attempt.due_at);
         }
-        tracing::info!(attempt_id = %attempt.attempt_id, generation_id = %attempt.generation_id, "resuming");
-        let job = Job {
-            id: attempt.generation_id,
-            user_id: attempt.user_id,
-            provider: attempt.provider.clone(),
-            cost: 1,
-        };
-        if self.tools.queue.occupy(job).await.is_err() {
-            tracing::warn!(generation_id = %attempt.generation_id, "resumed without a slot");
+        if !jobs.is_empty() && self.tools.queue.occupy(&jobs).await.is_err() {
+            tracing::warn!(
+                attempts = jobs.len(),
+                "resumed without slots; the queue is told when it answers"
+            );
+            self.claims.is_without_queue = true;
         }
-        self.schedule
-            .put(attempt.attempt_id, attempt.generation_id, attempt.due_at);
     }
 }
 

@@ -214,6 +214,23 @@ pub async fn a_heartbeat_keeps_every_attempt(stage: &dyn Stage) {
     in_order(&*store).await;
 }
 
+pub async fn living_workers_are_those_with_a_lease(stage: &dyn Stage) {
+    let store = stage.open().await;
+    assert_eq!(store.living_workers(at(0)).await.unwrap(), 0);
+    let user = somebody(&*store, 100).await.id;
+    begun(&*store, user, 5).await;
+    begun(&*store, user, 5).await;
+    store.extend_leases(WORKER, at(300)).await.unwrap();
+    assert_eq!(store.living_workers(at(299)).await.unwrap(), 1);
+    assert_eq!(store.living_workers(at(300)).await.unwrap(), 0, "it has run out");
+    assert_eq!(store.adopt("worker-2", at(300), at(400), 1).await.unwrap().len(), 1);
+    store.extend_leases(WORKER, at(400)).await.unwrap();
+    assert_eq!(store.living_workers(at(399)).await.unwrap(), 2);
+    store.release_leases("worker-2").await.unwrap();
+    assert_eq!(store.living_workers(at(399)).await.unwrap(), 1, "it has left");
+    in_order(&*store).await;
+}
+
 pub async fn unknown_attempts_wait_for_their_inbox(stage: &dyn Stage) {
     let store = stage.open().await;
     let user = somebody(&*store, 100).await.id;

@@ -72,6 +72,7 @@ macro_rules! store_suite {
             attempts::leases_run_out_and_are_taken_over,
             attempts::released_leases_are_free_at_once,
             attempts::a_heartbeat_keeps_every_attempt,
+            attempts::living_workers_are_those_with_a_lease,
             attempts::unknown_attempts_wait_for_their_inbox,
             attempts::the_next_attempt_replaces_a_rejected_one,
             attempts::webhooks_wake_and_are_kept_until_stepped,

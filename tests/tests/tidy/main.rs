@@ -27,13 +27,17 @@ const LAYERS: &[Layer] = &[
     layer("catalog", "generation ledger id clock document"),
     // What an operator set.
     layer("config", "catalog document clock failpoint"),
-    // The ports.
+    // The ports, and the way to Redis below them.
+    layer("shared", ""),
     layer("store", "generation ledger id clock"),
-    layer("queue", "generation id clock"),
+    layer("queue", "shared generation id clock"),
     layer("provider", "catalog config generation ledger id clock"),
     layer("upstream", "provider config id clock"),
     layer("outputs", "upstream config generation id clock"),
-    layer("telemetry", "upstream store queue config generation ledger id clock"),
+    layer(
+        "telemetry",
+        "upstream store queue shared config generation ledger id clock",
+    ),
     // The use cases.
     layer("auth", "store config ledger id clock"),
     layer(
@@ -47,7 +51,7 @@ const LAYERS: &[Layer] = &[
     // The edge.
     layer(
         "http",
-        "auth intake store queue provider upstream outputs telemetry config catalog generation ledger id clock",
+        "auth intake store queue shared provider upstream outputs telemetry config catalog generation ledger id clock",
     ),
     // Who puts it together.
     layer("app", "*"),
@@ -66,6 +70,16 @@ const fn confined(path: &'static str, because: &'static str, within: &'static [&
 const HTTP_ONLY: &str = "public HTTP has one home, http/";
 const PURE: &str = "the domain and the providers decide, they do not act: no I/O, no runtime";
 
+const REDIS_IS_BOUNDED: &str =
+    "Redis is reached through shared/, where every call is bounded and given up while it is away";
+
+/// Who writes commands and scripts of Redis; connections are in `shared` alone.
+const SPEAKING_REDIS: &[&str] = &[
+    "server/src/shared/",
+    "server/src/queue/redis/",
+    "server/src/http/limits/shared.rs",
+];
+
 /// Everything in `server/src` that acts.
 const ACTING: &[&str] = &[
     "server/src/app",
@@ -78,6 +92,7 @@ const ACTING: &[&str] = &[
     "server/src/main",
     "server/src/outputs",
     "server/src/queue",
+    "server/src/shared",
     "server/src/store",
     "server/src/telemetry",
     "server/src/upstream",
@@ -87,6 +102,9 @@ const ACTING: &[&str] = &[
 /// Where libraries and parts of the standard library may be used.
 const CONFINED: &[Confined] = &[
     confined("salvo", HTTP_ONLY, &["server/src/http/"]),
+    confined("redis", REDIS_IS_BOUNDED, SPEAKING_REDIS),
+    confined("bb8", REDIS_IS_BOUNDED, &["server/src/shared/"]),
+    confined("bb8_redis", REDIS_IS_BOUNDED, &["server/src/shared/"]),
     confined("sqlx", "SQL has one home, store/", &["server/src/store/"]),
     confined(
         "reqwest",
@@ -278,6 +296,10 @@ mod checks {
             &faults("server/src/http/mod.rs", "async fn f() { sqlx::query(\"\") }"),
             "SQL",
         );
+        for text in ["use redis::Script;", "bb8_redis::bb8::Pool", "use bb8::Pool;"] {
+            assert_fault(&faults("server/src/worker/mod.rs", text), "bounded");
+            assert_eq!(faults("server/src/shared/mod.rs", text), [""; 0]);
+        }
         assert_fault(
             &faults("server/src/ledger/mod.rs", "use tokio::sync::Mutex;"),
             "no runtime",

@@ -155,11 +155,11 @@ async fn login(req: &mut Request, depot: &mut Depot, res: &mut Response) -> Resu
 
     // Counted before the password is checked, so that parallel guesses cannot slip past; a right one is given back.
     let account = Key::account(&email);
-    count(&services.limiter, Policy::LoginAccount, account, res)?;
+    count(&services.limiter, Policy::LoginAccount, account, res).await?;
     let outcome = services.auth.login(&email, body.password).await;
     // Nor is it a guess when nobody could look.
     if !matches!(outcome, Err(AuthError::InvalidCredentials)) {
-        services.limiter.give_back(Policy::LoginAccount, account);
+        services.limiter.give_back(Policy::LoginAccount, account).await;
     }
     Ok(Json(outcome?.into()))
 }

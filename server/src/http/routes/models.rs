@@ -14,6 +14,7 @@ use crate::catalog::{Model, Registry, by_type_then_credits, names};
 use crate::generation::MediaType;
 use crate::http::input::{Query, services};
 use crate::http::problem::{Problem, Result};
+use crate::http::rendered::Rendered;
 
 /// `/api/v1/models`.
 pub fn router() -> Router {
@@ -108,11 +109,14 @@ fn infos(registry: &Registry) -> Vec<ModelInfo> {
     responses((status_code = 304, description = "Unchanged since the ETag that was sent")),
     status_codes(200, 304, 500)
 )]
-async fn generation_models(depot: &mut Depot) -> Result<Json<Infos>> {
-    let registry = services(depot)?.shelf.get();
-    Ok(Json(Infos {
-        models: infos(&registry),
-    }))
+async fn generation_models(depot: &mut Depot) -> Result<Rendered<Infos>> {
+    let services = services(depot)?;
+    let make = |registry: &Registry| Infos {
+        models: infos(registry),
+    };
+    services
+        .listings
+        .get(("generation_models", None), &services.shelf.get(), make)
 }
 
 /// Models with their parameters, without a wrapper
@@ -121,8 +125,11 @@ async fn generation_models(depot: &mut Depot) -> Result<Json<Infos>> {
     status_codes(200, 401, 429, 500),
     security(["bearer" = []])
 )]
-pub async fn available_models(depot: &mut Depot) -> Result<Json<Vec<ModelInfo>>> {
-    Ok(Json(infos(&services(depot)?.shelf.get())))
+pub async fn available_models(depot: &mut Depot) -> Result<Rendered<Vec<ModelInfo>>> {
+    let services = services(depot)?;
+    services
+        .listings
+        .get(("available_models", None), &services.shelf.get(), infos)
 }
 
 /// A list in a wrapper.
@@ -165,12 +172,23 @@ impl ModelObject {
     }
 }
 
-/// Models of the wanted type; an unknown type has none.
-fn wanted<'r>(registry: &'r Registry, query: &Query) -> impl Iterator<Item = &'r Arc<Model>> {
+/// A listing of the models of the wanted type; an unknown type has none.
+fn listing<T: Serialize>(
+    name: &'static str,
+    depot: &Depot,
+    query: &Query,
+    make: impl FnOnce(&mut dyn Iterator<Item = &Arc<Model>>) -> T,
+) -> Result<Rendered<T>> {
+    let services = services(depot)?;
     let asked = query.text("model_type");
     let media_type = asked.and_then(MediaType::parse);
-    let none = asked.is_some() && media_type.is_none();
-    registry.available(media_type).filter(move |_| !none)
+    let nothing = asked.is_some() && media_type.is_none();
+    if nothing {
+        // Not kept: its name would be that of the listing of all.
+        return Rendered::of(&make(&mut std::iter::empty()));
+    }
+    let make = |registry: &Registry| make(&mut registry.available(media_type));
+    services.listings.get((name, media_type), &services.shelf.get(), make)
 }
 
 /// Models
@@ -185,12 +203,12 @@ fn wanted<'r>(registry: &'r Registry, query: &Query) -> impl Iterator<Item = &'r
     responses((status_code = 304, description = "Unchanged since the ETag that was sent")),
     status_codes(200, 304, 422, 500)
 )]
-async fn list_models(req: &mut Request, depot: &mut Depot) -> Result<Json<Models>> {
+async fn list_models(req: &mut Request, depot: &mut Depot) -> Result<Rendered<Models>> {
     let query = Query::of(req);
     query.boolean("available_only", true)?;
-    let registry = services(depot)?.shelf.get();
-    let models = wanted(&registry, &query).map(|m| ModelObject::of(m)).collect();
-    Ok(Json(Models { models }))
+    listing("models", depot, &query, |models| Models {
+        models: models.map(|m| ModelObject::of(m)).collect(),
+    })
 }
 
 /// A list with its length.
@@ -239,16 +257,15 @@ impl SupportedModel {
     responses((status_code = 304, description = "Unchanged since the ETag that was sent")),
     status_codes(200, 304, 500)
 )]
-async fn supported_models(req: &mut Request, depot: &mut Depot) -> Result<Json<SupportedModels>> {
-    let registry = services(depot)?.shelf.get();
-    let models: Vec<_> = wanted(&registry, &Query::of(req))
-        .map(|m| SupportedModel::of(m))
-        .collect();
-    Ok(Json(SupportedModels {
-        count: models.len(),
-        models,
-        source: "fal".to_owned(),
-    }))
+async fn supported_models(req: &mut Request, depot: &mut Depot) -> Result<Rendered<SupportedModels>> {
+    listing("supported_models", depot, &Query::of(req), |models| {
+        let models: Vec<_> = models.map(|m| SupportedModel::of(m)).collect();
+        SupportedModels {
+            count: models.len(),
+            models,
+            source: "fal".to_owned(),
+        }
+    })
 }
 
 /// A model with everything clients need.

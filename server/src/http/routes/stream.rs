@@ -161,6 +161,7 @@ struct Watcher {
     services: Arc<Services>,
     owner: UserId,
     id: GenerationId,
+    provider: Arc<str>,
     live: Watch,
     presence: Presence,
     /// Frames that are ready.
@@ -197,12 +198,14 @@ impl Watcher {
             queue: Arc::clone(&services.queue),
             live: Arc::clone(&services.live),
         };
+        let provider: Arc<str> = generation.provider.as_str().into();
         let mut watcher = Watcher {
             services: Arc::clone(services),
             owner,
             id,
             live,
-            presence: tower.enter(&ports, owner, id),
+            presence: tower.enter(&ports, owner, id, Arc::clone(&provider)),
+            provider,
             ready: VecDeque::new(),
             seen: 0,
             position: None,
@@ -301,7 +304,8 @@ impl Watcher {
         data.entry("status").or_insert_with(|| status_of(kind).as_str().into());
         self.queued = kind == EventKind::Queued;
         if self.queued {
-            self.position = self.services.queue.position(self.id).await.ok().flatten();
+            let position = self.services.queue.position(&self.provider, self.id).await;
+            self.position = position.ok().flatten();
             data.insert("position".to_owned(), json!(self.position));
         }
         self.seen = seq;

@@ -382,6 +382,9 @@ async fn metrics(depot: &mut Depot, res: &mut Response) -> Result<()> {
         registry.reloads_failed,
         registry.error.is_some(),
     );
+    if let Some(link) = &services.link {
+        services.metrics.redis(link);
+    }
     let text = services.metrics.render().map_err(Problem::internal)?;
     res.headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_CONTENT_TYPE));

@@ -20,7 +20,8 @@ use crate::store::Store;
 
 /// How often positions are asked for.
 const TICK: Duration = Duration::from_secs(1);
-/// Every how many ticks a generation's events are read again, in case a publication was lost.
+/// Every how many ticks a generation's events are read again, in case a publication was lost; every tick while the
+/// replicas do not hear each other.
 const REREAD_TICKS: u64 = 5;
 /// Generations that are looked at together.
 const AT_ONCE: usize = 16;
@@ -49,6 +50,8 @@ struct Watched {
 /// A watched generation.
 struct Spot {
     owner: UserId,
+    /// Its lane.
+    provider: Arc<str>,
     /// The newest event any watcher has seen.
     seen: AtomicI64,
     /// Whether that event said that it waits.
@@ -66,11 +69,12 @@ pub struct Presence {
 
 impl Tower {
     /// Counts a watcher of the owner's generation in and keeps the ticker going.
-    pub fn enter(self: &Arc<Self>, ports: &Ports, owner: UserId, id: GenerationId) -> Presence {
+    pub fn enter(self: &Arc<Self>, ports: &Ports, owner: UserId, id: GenerationId, provider: Arc<str>) -> Presence {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let spot = Arc::clone(watched.by_id.entry(id).or_insert_with(|| {
             Arc::new(Spot {
                 owner,
+                provider,
                 seen: AtomicI64::new(0),
                 queued: AtomicBool::new(false),
                 position: watch::Sender::new(None),
@@ -127,8 +131,12 @@ impl Ticking {
     async fn run(self, ports: Ports) {
         let mut interval = tokio::time::interval(TICK);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut gaps = ports.live.gaps();
         for round in 0_u64.. {
             interval.tick().await;
+            // What other replicas publish does not arrive, or did not for a while: then everything is read again.
+            let gaps_before = std::mem::replace(&mut gaps, ports.live.gaps());
+            let everything = gaps != gaps_before || !ports.live.hears_all();
             let spots: Vec<_> = {
                 let mut watched = self.0.watched.lock().unwrap_or_else(PoisonError::into_inner);
                 if watched.by_id.is_empty() {
@@ -139,7 +147,11 @@ impl Ticking {
                 watched.by_id.iter().map(|(id, spot)| (*id, Arc::clone(spot))).collect()
             };
             futures_util::stream::iter(spots)
-                .for_each_concurrent(AT_ONCE, |(id, spot)| look(&ports, round, id, spot))
+                .for_each_concurrent(AT_ONCE, |(id, spot)| {
+                    // Spread over the ticks by the random part of the id.
+                    let is_turn = round % REREAD_TICKS == id.uuid().as_u128() as u64 % REREAD_TICKS;
+                    look(&ports, is_turn || everything, id, spot)
+                })
                 .await;
         }
     }
@@ -154,9 +166,9 @@ impl Drop for Ticking {
     }
 }
 
-async fn look(ports: &Ports, round: u64, id: GenerationId, spot: Arc<Spot>) {
+async fn look(ports: &Ports, reread: bool, id: GenerationId, spot: Arc<Spot>) {
     if spot.queued.load(Ordering::Relaxed)
-        && let Ok(Some(position)) = ports.queue.position(id).await
+        && let Ok(Some(position)) = ports.queue.position(&spot.provider, id).await
     {
         spot.position.send_if_modified(|known| {
             let changed = *known != Some(position);
@@ -164,15 +176,13 @@ async fn look(ports: &Ports, round: u64, id: GenerationId, spot: Arc<Spot>) {
             changed
         });
     }
-    // Spread over the ticks by the random part of the id.
-    let turn = id.uuid().as_u128() as u64 % REREAD_TICKS;
-    if round % REREAD_TICKS == turn {
+    if reread {
         match ports
             .store
             .events(spot.owner, id, spot.seen.load(Ordering::Relaxed))
             .await
         {
-            Ok(events) => ports.live.publish(&events),
+            Ok(events) => ports.live.show(&events),
             Err(error) => tracing::warn!(generation_id = %id, error = %error, "events not read again; next time"),
         }
     }

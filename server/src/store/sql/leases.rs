@@ -46,6 +46,12 @@ pub(super) async fn held(conn: &mut Conn<'_>, worker: &str) -> Result<Vec<Attemp
     rows.iter().map(|row| row.id("id")).collect()
 }
 
+/// Workers whose lease has not run out.
+pub(super) async fn living_workers(conn: &mut Conn<'_>, now: Micros) -> Result<u32> {
+    let sql = sql!("SELECT count(*) AS n FROM leases WHERE lease_until > $1");
+    conn.one(sql, args![now]).await?.number("n")
+}
+
 /// Takes over what nobody holds any more.
 pub(super) struct Adopt {
     pub(super) worker: String,

@@ -326,6 +326,10 @@ impl Store for SqlStore {
         Ok(leases::held(&mut self.reader().await?.conn(), worker).await?)
     }
 
+    async fn living_workers(&self, now: Micros) -> Result<u32> {
+        Ok(leases::living_workers(&mut self.reader().await?.conn(), now).await?)
+    }
+
     async fn extend_leases(&self, worker: &str, lease_until: Micros) -> Result<u64> {
         let worker = worker.to_owned();
         self.lanes.run(leases::ExtendLeases { worker, lease_until }).await

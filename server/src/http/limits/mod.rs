@@ -1,8 +1,11 @@
-//! How often one caller may call: a small in-process limiter with named policies.
+//! How often one caller may call: named policies, counted over all replicas where there is a Redis ([`shared`]), else,
+//! and while it does not answer, in this process.
 //!
 //! GCRA (a token bucket that stores one number per key): a full quota may be spent at once and refills evenly. Own code
 //! because every ready limiter counts a hoop's key only, while a login is also counted by the account in its body and
 //! given back when the password was right; and because memory must stay bounded under a flood of addresses.
+
+mod shared;
 
 use salvo::http::header::{HeaderName, HeaderValue};
 use salvo::{Depot, FlowCtrl, Request, Response, async_trait};
@@ -16,6 +19,7 @@ use std::time::{Duration, Instant};
 use super::caller::{Caller, address};
 use super::input::services;
 use super::problem::{Code, Problem, Result};
+use crate::shared::{Link, Part};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -125,9 +129,10 @@ pub struct Spent {
 
 type Shard = Mutex<HashMap<(Policy, Key), u64>>;
 
-/// The limiter. Counts in this process; replicas count on their own.
+/// The limiter.
 pub struct RateLimiter {
     enabled: bool,
+    link: Option<Link>,
     started: Instant,
     hasher: RandomState,
     /// Theoretical arrival time (GCRA's one number) by key, in nanoseconds since `started`.
@@ -135,23 +140,39 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// A limiter; a disabled one lets everything pass.
-    pub fn new(enabled: bool) -> Self {
+    /// A limiter; a disabled one lets everything pass. With a link it counts together with all who have one.
+    pub fn new(enabled: bool, link: Option<Link>) -> Self {
         RateLimiter {
             enabled,
+            link,
             started: Instant::now(),
             hasher: RandomState::new(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
         }
     }
 
-    /// Counts one request, if the quota has room. `None` when limits are switched off.
-    pub fn take(&self, policy: Policy, key: Key) -> std::result::Result<Option<Left>, Spent> {
-        self.enabled.then(|| self.take_at(policy, key, self.now())).transpose()
+    /// Counts one request, if the quota has room. `None` when limits are switched off. Never an error: without Redis
+    /// this process decides by what it has counted itself.
+    pub async fn take(&self, policy: Policy, key: Key) -> std::result::Result<Option<Left>, Spent> {
+        if !self.enabled {
+            return Ok(None);
+        }
+        if let Some(link) = &self.link {
+            match shared::take(link, policy.quota(), key).await {
+                Ok(outcome) => return outcome.map(Some),
+                Err(_) => link.fell_back(Part::Limits),
+            }
+        }
+        self.take_at(policy, key, self.now()).map(Some)
     }
 
     /// Takes one request back, as if it had not been made.
-    pub fn give_back(&self, policy: Policy, key: Key) {
+    pub async fn give_back(&self, policy: Policy, key: Key) {
+        if let Some(link) = &self.link
+            && shared::give_back(link, policy.quota(), key).await.is_ok()
+        {
+            return;
+        }
         let interval = interval(policy.quota());
         let mut shard = self.shard(policy, key);
         if let Some(arrival) = shard.get_mut(&(policy, key)) {
@@ -215,9 +236,9 @@ fn make_room(shard: &mut HashMap<(Policy, Key), u64>, now: u64) {
 }
 
 /// Counts a request and says in `RateLimit` headers what is left; a 429 problem when nothing is.
-pub(super) fn count(limiter: &RateLimiter, policy: Policy, key: Key, res: &mut Response) -> Result<()> {
+pub(super) async fn count(limiter: &RateLimiter, policy: Policy, key: Key, res: &mut Response) -> Result<()> {
     let quota = policy.quota();
-    let (left, outcome) = match limiter.take(policy, key) {
+    let (left, outcome) = match limiter.take(policy, key).await {
         Ok(None) => return Ok(()),
         Ok(Some(left)) => (left, Ok(())),
         Err(spent) => {
@@ -263,13 +284,16 @@ pub struct Limit(Policy);
 #[async_trait]
 impl salvo::Handler for Limit {
     async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut Response, ctrl: &mut FlowCtrl) {
-        let counted = services(depot).and_then(|services| {
-            let key = match depot.get_typed::<Caller>() {
-                Ok(caller) => Key::caller(caller),
-                Err(_) => Key::address(address(req, services.config.trust_proxy_headers)),
-            };
-            count(&services.limiter, self.0, key, res)
-        });
+        let counted = match services(depot) {
+            Ok(services) => {
+                let key = match depot.get_typed::<Caller>() {
+                    Ok(caller) => Key::caller(caller),
+                    Err(_) => Key::address(address(req, services.config.trust_proxy_headers)),
+                };
+                count(&services.limiter, self.0, key, res).await
+            }
+            Err(problem) => Err(problem),
+        };
         match counted {
             Ok(()) => {
                 ctrl.call_next(req, depot, res).await;
@@ -292,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_quota_can_be_spent_at_once_and_refills_evenly() {
-        let limiter = RateLimiter::new(true);
+        let limiter = RateLimiter::new(true, None);
         let key = Key::account("a@example.com");
         let take = |now| limiter.take_at(Policy::LoginAccount, key, now);
         for left in (0..5).rev() {
@@ -314,24 +338,25 @@ mod tests {
         );
     }
 
-    #[test]
-    fn what_is_given_back_can_be_spent_again() {
-        let limiter = RateLimiter::new(true);
+    #[tokio::test]
+    async fn what_is_given_back_can_be_spent_again() {
+        let limiter = RateLimiter::new(true, None);
         let key = Key::account("a@example.com");
         for _ in 0..100 {
-            assert!(limiter.take(Policy::LoginAccount, key).is_ok());
-            limiter.give_back(Policy::LoginAccount, key);
+            assert!(limiter.take(Policy::LoginAccount, key).await.is_ok());
+            limiter.give_back(Policy::LoginAccount, key).await;
         }
         for _ in 0..5 {
-            assert!(limiter.take(Policy::LoginAccount, key).is_ok());
+            assert!(limiter.take(Policy::LoginAccount, key).await.is_ok());
         }
-        assert!(limiter.take(Policy::LoginAccount, key).is_err());
-        assert_eq!(RateLimiter::new(false).take(Policy::LoginAccount, key), Ok(None));
+        assert!(limiter.take(Policy::LoginAccount, key).await.is_err());
+        let off = RateLimiter::new(false, None);
+        assert_eq!(off.take(Policy::LoginAccount, key).await, Ok(None));
     }
 
     #[test]
     fn a_flood_of_keys_does_not_grow_without_bound() {
-        let limiter = RateLimiter::new(true);
+        let limiter = RateLimiter::new(true, None);
         for n in 0..(SHARDS * KEYS_PER_SHARD * 2) as u128 {
             limiter.take_at(Policy::Login, Key(n << 64), 0).unwrap();
         }
@@ -352,7 +377,7 @@ mod tests {
         /// Whatever the arrivals, a window never sees more than its quota plus what refills meanwhile.
         #[test]
         fn no_window_sees_more_than_burst_plus_refill(gaps in proptest::collection::vec(0u64..20, 1..200)) {
-            let limiter = RateLimiter::new(true);
+            let limiter = RateLimiter::new(true, None);
             let key = Key(7 << 64);
             let mut now = 0;
             let mut passed = Vec::new();
