@@ -1,4 +1,5 @@
-//! A TLS terminator in front of a plain HTTP server, for clients that speak nothing else (FAL's Python client).
+//! A TLS terminator in front of a plain server, for clients that speak nothing else (FAL's Python client), and what a
+//! server needs that speaks TLS itself.
 //!
 //! Every front has its own certificate authority, made in memory; its certificate is written to a temporary file
 //! whose path goes into `SSL_CERT_FILE` or `NODE_EXTRA_CA_CERTS`. Bytes are passed through unchanged: the server
@@ -15,8 +16,41 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// A certificate for `localhost` and 127.0.0.1 by an authority that nobody knows, all in PEM.
+#[derive(Debug)]
+pub struct Identity {
+    /// The authority's certificate.
+    pub ca: String,
+    /// The server's certificate.
+    pub certificate: String,
+    /// The server's key (PKCS #8).
+    pub key: String,
+}
+
+impl Identity {
+    /// A fresh authority and what it has signed.
+    ///
+    /// # Errors
+    /// If the certificates cannot be made.
+    pub fn generate() -> Result<Self> {
+        let mut ca = CertificateParams::new(Vec::<String>::new())?;
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        ca.distinguished_name.push(DnType::CommonName, "Velro test authority");
+        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
+        let key = KeyPair::generate()?;
+        let leaf =
+            CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?.signed_by(&key, &ca)?;
+        Ok(Self {
+            ca: ca.pem(),
+            certificate: leaf.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+}
 
 /// A running terminator; stops when dropped.
 #[derive(Debug)]
@@ -33,24 +67,17 @@ impl TlsFront {
     /// # Errors
     /// If the certificates cannot be made or the port cannot be bound.
     pub async fn start(backend: SocketAddr) -> Result<Self> {
-        let mut ca = CertificateParams::new(Vec::<String>::new())?;
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        ca.distinguished_name.push(DnType::CommonName, "Velro test authority");
-        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
-        let key = KeyPair::generate()?;
-        let leaf =
-            CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?.signed_by(&key, &ca)?;
-
+        let identity = Identity::generate()?;
         let mut ca_file = tempfile::NamedTempFile::new()?;
-        ca_file.write_all(ca.pem().as_bytes())?;
+        ca_file.write_all(identity.ca.as_bytes())?;
         ca_file.flush()?;
 
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(
-                vec![leaf.der().clone()],
-                PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
+                vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes())?],
+                PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?,
             )
             .context("server certificate")?;
         let acceptor = TlsAcceptor::from(Arc::new(config));

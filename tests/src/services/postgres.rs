@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use super::daemon::{Daemon, kill};
 use super::programs;
 use crate::ports::free_port;
+use crate::tls::Identity;
 
 /// Ports are taken between looking and binding; how often to try another one.
 const PORT_TRIES: usize = 5;
@@ -217,6 +218,22 @@ impl Postgres {
     pub async fn restart(&mut self) -> Result<()> {
         self.stop().await?;
         self.start_again().await
+    }
+
+    /// Restarts it with TLS on; connections without it are still accepted.
+    ///
+    /// # Errors
+    /// If it does not take the certificate.
+    pub async fn speak_tls(&mut self, identity: &Identity) -> Result<()> {
+        // Written by the server itself, so that the key is its own and nobody else's.
+        let files = [("server.crt", &identity.certificate), ("server.key", &identity.key)];
+        for (name, pem) in files {
+            let write =
+                format!("COPY (SELECT string_to_table($pem${pem}$pem$, E'\\n')) TO PROGRAM 'umask 077; cat > {name}'");
+            execute(&self.superuser_url(), write).await?;
+        }
+        execute(&self.superuser_url(), "ALTER SYSTEM SET ssl = on".to_owned()).await?;
+        self.restart().await
     }
 
     /// The end of its log.
