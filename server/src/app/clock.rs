@@ -69,7 +69,8 @@ impl Follower {
     }
 
     fn apply(&mut self, look: Look) {
-        let offset_us = clock::follow(look);
+        clock::follow(look);
+        let offset_us = look.ahead_of_machine_us;
         self.metrics.clock_offset(offset_us);
         let is_off = offset_us.unsigned_abs() > NOTEWORTHY_US;
         if is_off && !self.told {

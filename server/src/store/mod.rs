@@ -143,8 +143,8 @@ pub trait Store: Send + Sync + 'static {
     async fn held(&self, worker: &str) -> Result<Vec<AttemptId>>;
     /// Extends every lease `worker` holds; answers how many.
     async fn extend_leases(&self, worker: &str, lease_until: Micros) -> Result<u64>;
-    /// Gives every lease of `worker` back, so that another may resume at once.
-    async fn release_leases(&self, worker: &str) -> Result<u64>;
+    /// Gives back what `worker` holds, but for `keep`, so that another may resume at once.
+    async fn release_leases(&self, worker: &str, keep: &[AttemptId]) -> Result<u64>;
     /// Workers with a lease that has not run out; one that holds no attempt may be missing.
     async fn living_workers(&self, now: Micros) -> Result<u32>;
     /// Gives back every lease of every worker. Only for a process that knows it is alone, such as the one that holds the

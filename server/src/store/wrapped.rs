@@ -94,7 +94,7 @@ store! {
     adopt(worker: &str, now: Micros, lease_until: Micros, limit: u32) -> Vec<Adopted>;
     held(worker: &str) -> Vec<AttemptId>;
     extend_leases(worker: &str, lease_until: Micros) -> u64;
-    release_leases(worker: &str) -> u64;
+    release_leases(worker: &str, keep: &[AttemptId]) -> u64;
     living_workers(now: Micros) -> u32;
     free_all_leases() -> u64;
     save_step(step: SaveStep) -> Saved;

@@ -21,6 +21,7 @@ use velro_plugin::{
 
 use super::happened::Happened;
 use super::settle::{settle, without_provider};
+use super::told::until_told;
 use super::{FALLBACK_DEADLINE, LATER, Next, Settings, Tools};
 use crate::clock::{self, Micros};
 use crate::failpoint;
@@ -363,7 +364,7 @@ impl Drive {
         due_at: Micros,
         progress: Option<ProgressNote>,
     ) -> Result<bool, Next> {
-        let attempt = &mut self.work.attempt;
+        let attempt = &self.work.attempt;
         let save = SaveStep {
             attempt_id: attempt.id,
             worker: self.settings.name.clone(),
@@ -377,12 +378,14 @@ impl Drive {
             progress: progress.clone(),
             now: clock::now(),
         };
-        match self.tools.store.save_step(save).await {
+        let store = &self.tools.store;
+        match until_told(&self.work, || store.save_step(save.clone())).await {
             Ok(Saved::Ok {
                 cancel_requested,
                 events,
             }) => {
                 self.tools.live.publish(&events);
+                let attempt = &mut self.work.attempt;
                 self.took_inbox = false;
                 if std::mem::take(&mut self.asks_to_stop) {
                     self.tools.notes.asked_to_stop(attempt.id);
@@ -485,7 +488,8 @@ impl Drive {
             deadline_at: due_at.plus(FALLBACK_DEADLINE),
             now,
         };
-        match self.tools.store.next_attempt(next).await {
+        let store = &self.tools.store;
+        match until_told(&self.work, || store.next_attempt(next.clone())).await {
             Ok(Some(work)) => {
                 tracing::info!(
                     reason,

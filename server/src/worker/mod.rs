@@ -13,6 +13,7 @@ mod notes;
 mod schedule;
 mod settle;
 mod sweep;
+mod told;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -302,6 +303,13 @@ impl Worker {
     }
 
     async fn drain(mut self, leases: AbortOnDropHandle<()>) {
+        // What no step runs for is for others at once: a slow step must not keep it waiting.
+        let stepped: Vec<AttemptId> = self.stepping.values().map(|(id, _)| *id).collect();
+        match self.tools.store.release_leases(&self.settings.name, &stepped).await {
+            Ok(count) => self.tools.metrics.leases("released", count),
+            Err(error) => tracing::warn!(error = %error, "leases are kept until the steps have ended"),
+        }
+        self.tools.live.look_at_the_store();
         let finished = tokio::time::timeout(self.settings.drain, async {
             while self.steps.join_next().await.is_some() {}
         })
@@ -310,7 +318,7 @@ impl Worker {
         self.steps.shutdown().await;
         // Not before the last step has stopped: somebody else may go on with what is given back.
         drop(leases);
-        match self.tools.store.release_leases(&self.settings.name).await {
+        match self.tools.store.release_leases(&self.settings.name, &[]).await {
             Ok(count) => {
                 self.tools.metrics.leases("released", count);
                 tracing::info!(leases = count, finished, "worker drained");
@@ -327,12 +335,18 @@ impl Worker {
 
 /// Extends the leases until it is dropped.
 async fn keep_leases(store: Arc<dyn Store>, settings: Arc<Settings>) {
+    let mut pause = settings.lease / 3;
     loop {
-        tokio::time::sleep(settings.lease / 3).await;
+        tokio::time::sleep(pause).await;
         let until = clock::now().plus(settings.lease);
-        if let Err(error) = store.extend_leases(&settings.name, until).await {
-            tracing::warn!(error = %error, "cannot extend leases; another worker may take over");
-        }
+        pause = match store.extend_leases(&settings.name, until).await {
+            Ok(_) => settings.lease / 3,
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot extend leases; another worker may take over");
+                // At once when the database is back, before others look for leases that have run out.
+                settings.lease / 60
+            }
+        };
     }
 }
 

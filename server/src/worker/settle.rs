@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::told::until_told;
 use super::{LATER, Next, Settings, Tools};
 use crate::clock;
 use crate::failpoint;
@@ -21,7 +22,7 @@ pub(super) async fn settle(tools: &Tools, settings: &Settings, work: &Work, verd
         verdict,
         now: clock::now(),
     };
-    match tools.store.settle(settle).await {
+    match until_told(work, || tools.store.settle(settle.clone())).await {
         Ok(Settled::Won {
             generation,
             settlement,

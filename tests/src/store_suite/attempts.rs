@@ -187,8 +187,11 @@ pub async fn released_leases_are_free_at_once(stage: &dyn Stage) {
     for _ in 0..3 {
         ids.push(begun(&*store, user, 5).await.attempt.id);
     }
-    assert_eq!(store.release_leases(WORKER).await.unwrap(), 3);
-    assert_eq!(store.release_leases(WORKER).await.unwrap(), 0);
+    let stepped = [ids[0]];
+    assert_eq!(store.release_leases(WORKER, &stepped).await.unwrap(), 2);
+    assert_eq!(store.held(WORKER).await.unwrap(), stepped);
+    assert_eq!(store.release_leases(WORKER, &[]).await.unwrap(), 1);
+    assert_eq!(store.release_leases(WORKER, &[]).await.unwrap(), 0);
     assert!(store.work(ids[0], WORKER).await.unwrap().is_none());
     let two = store.adopt("worker-2", at(21), at(121), 2).await.unwrap();
     assert_eq!(two.len(), 2);
@@ -226,7 +229,7 @@ pub async fn living_workers_are_those_with_a_lease(stage: &dyn Stage) {
     assert_eq!(store.adopt("worker-2", at(300), at(400), 1).await.unwrap().len(), 1);
     store.extend_leases(WORKER, at(400)).await.unwrap();
     assert_eq!(store.living_workers(at(399)).await.unwrap(), 2);
-    store.release_leases("worker-2").await.unwrap();
+    store.release_leases("worker-2", &[]).await.unwrap();
     assert_eq!(store.living_workers(at(399)).await.unwrap(), 1, "it has left");
     in_order(&*store).await;
 }

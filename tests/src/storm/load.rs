@@ -27,12 +27,17 @@ pub struct Job {
     pub unanswered: usize,
 }
 
+/// FAL takes the call of this number, nobody here knows, and FAL does not say: a case for the operator in every storm.
+#[must_use]
+pub fn stays_open(number: usize) -> bool {
+    number % 16 == 6
+}
+
 /// The call number `number` of `person`: sandbox and FAL, good ones, failing ones and ones with trouble on the way.
 #[must_use]
 pub fn call(person: usize, number: usize) -> Value {
     let prompt = format!("storm {person} {number}");
-    // FAL takes it, nobody here knows, and FAL does not say: a case for the operator in every storm.
-    if number % 16 == 6 {
+    if stays_open(number) {
         let prompt = format!("{prompt} [sim:submit=accept_then_cut*1] [sim:webhook=drop]");
         return json!({"model_id": "fal-ai/imagen4/preview/ultra", "prompt": prompt});
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::judgement::judge;
-use super::load::{Job, answers, assert_unavailable, crowd};
+use super::load::{Job, answers, assert_unavailable, crowd, stays_open};
 use super::replicas::{CREDITS, END_PATIENCE, cluster, people, simulator};
 use crate::harness::{Client, Cluster, Options};
 
@@ -63,7 +63,8 @@ async fn run(
     strike: impl AsyncFnOnce(&mut Cluster, Duration) -> anyhow::Result<()>,
 ) -> Vec<Job> {
     let sim = simulator().await;
-    let mut cluster = cluster(Options::new().fal(&sim).webhooks(), 2).await;
+    // Without webhooks, which would mend what a worker forgot.
+    let mut cluster = cluster(Options::new().fal(&sim), 2).await;
     let people = people(&cluster, PEOPLE).await;
     let crowd = crowd(&people, outage.calls(), GAP, |_| false);
     let mut readers = JoinSet::new();
@@ -92,6 +93,11 @@ async fn run(
     let context = format!("{name} was away for {:?}", outage.lasts);
     let tally = judge(&context, cluster.api(), &people, CREDITS, &jobs, &sim, END_PATIENCE).await;
     say(&format!("{tally:?}"));
+    let lost_by_fal = PEOPLE * (0..outage.calls()).filter(|number| stays_open(*number)).count();
+    assert_eq!(
+        tally.resolved, lost_by_fal,
+        "{context}: an answer that was there was forgotten, and its credits were held for nothing"
+    );
     jobs
 }
 

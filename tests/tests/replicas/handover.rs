@@ -38,9 +38,8 @@ async fn a_terminated_worker_hands_its_jobs_to_the_other_one_within_two_seconds(
 
     // Whoever has which jobs: after the first stop the second worker has all, after the second stop the first one.
     for (stopped, restarted) in [(1, true), (2, false)] {
+        let (since, before) = (Instant::now(), sim.requests());
         cluster.replica_mut(stopped).terminate();
-        let since = Instant::now();
-        let before = sim.requests();
         let resumed = |requests: &[tests::fal_sim::RequestRecord]| {
             let mut pairs = requests.iter().zip(&before);
             pairs.all(|(now, before)| now.counts.status > before.counts.status)

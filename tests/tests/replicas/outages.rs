@@ -8,6 +8,11 @@ const SHORT: Outage = Outage {
     lasts: Duration::from_secs(3),
 };
 
+/// Longer than a writer tries by itself, shorter than a lease.
+const LONGER: Outage = Outage {
+    lasts: Duration::from_secs(8),
+};
+
 #[allow(clippy::print_stderr, reason = "belongs into the report of a failed test")]
 fn say(text: &str) {
     eprintln!("{text}");
@@ -20,5 +25,5 @@ async fn without_redis_no_submit_fails_and_no_job_is_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn without_postgresql_clients_get_a_clean_503_and_what_was_accepted_ends() {
-    postgres_outage(SHORT, say).await;
+    postgres_outage(LONGER, say).await;
 }

@@ -145,9 +145,10 @@ impl Write for ExtendLeases {
     }
 }
 
-/// A worker goes and leaves what it holds to others.
+/// A worker goes and leaves what it holds to others, but for what it still steps.
 pub(super) struct ReleaseLeases {
     pub(super) worker: String,
+    pub(super) keep: Vec<AttemptId>,
 }
 
 #[async_trait]
@@ -156,12 +157,18 @@ impl Write for ReleaseLeases {
 
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<u64> {
         let sql = sql!(
-            "UPDATE attempts SET lease_owner = NULL WHERE lease_owner = $1 \
-             AND state IN ('prepared', 'sending', 'accepted', 'unknown')"
+            sqlite: "UPDATE attempts SET lease_owner = NULL WHERE lease_owner = $1 \
+                AND state IN ('prepared', 'sending', 'accepted', 'unknown') \
+                AND id NOT IN (SELECT value FROM json_each($2))",
+            postgres: "UPDATE attempts SET lease_owner = NULL WHERE lease_owner = $1 \
+                AND state IN ('prepared', 'sending', 'accepted', 'unknown') \
+                AND id NOT IN (SELECT id::uuid FROM json_array_elements_text($2::json) AS j (id))",
         );
-        let released = conn.execute(sql, args![&self.worker]).await?;
-        conn.execute(sql!("DELETE FROM leases WHERE worker = $1"), args![&self.worker])
-            .await?;
+        let released = conn.execute(sql, args![&self.worker, &to_json(&self.keep)?]).await?;
+        if self.keep.is_empty() {
+            conn.execute(sql!("DELETE FROM leases WHERE worker = $1"), args![&self.worker])
+                .await?;
+        }
         Ok(released)
     }
 }

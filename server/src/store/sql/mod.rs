@@ -335,9 +335,9 @@ impl Store for SqlStore {
         self.lanes.run(leases::ExtendLeases { worker, lease_until }).await
     }
 
-    async fn release_leases(&self, worker: &str) -> Result<u64> {
-        let worker = worker.to_owned();
-        self.lanes.run(leases::ReleaseLeases { worker }).await
+    async fn release_leases(&self, worker: &str, keep: &[AttemptId]) -> Result<u64> {
+        let (worker, keep) = (worker.to_owned(), keep.to_vec());
+        self.lanes.run(leases::ReleaseLeases { worker, keep }).await
     }
 
     async fn free_all_leases(&self) -> Result<u64> {
