@@ -156,8 +156,13 @@ impl Teller {
                 }
             }
             CopyStage::Copying { table, rows, .. } => {
-                // Wide enough to cover what stood there.
-                println!("  {table:<18} {rows:>10} rows          ");
+                // Covers what stood there.
+                let rest = if self.on_terminal {
+                    " ".repeat(12)
+                } else {
+                    String::new()
+                };
+                println!("  {table:<18} {rows:>10} rows{rest}");
                 failpoint::at(&format!("copy::{table}"));
             }
             CopyStage::Verifying => {
