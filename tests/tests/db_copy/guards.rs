@@ -11,7 +11,7 @@ use tests::store_suite::fixtures::*;
 use velro::store::Store;
 
 use super::rows::{self, Rows};
-use super::{Source, database, live, run, velro, with_password};
+use super::{Source, database, run, velro, with_password};
 
 /// More than two batches of a table.
 const MANY: usize = 4_500;
@@ -215,7 +215,7 @@ async fn another_source_or_an_older_state_is_refused() {
     std::fs::create_dir_all(older.file().parent().unwrap()).unwrap();
     std::fs::copy(source.file(), older.file()).unwrap();
     let store = source.open().await;
-    live(&store).await;
+    lived_in(&store).await;
     store.close().await;
     source.copy(&database).ok();
     refused(

@@ -12,9 +12,7 @@ use std::process::{Command, Stdio};
 
 use tests::harness::{JWT_SECRET, binary};
 use tests::services::{Database, shared};
-use tests::store_suite::fixtures::*;
-use velro::generation::AttemptState;
-use velro::id::UserId;
+use tests::store_suite::fixtures::lived_in;
 use velro::store::Store;
 use velro::store::sql::{OpenOptions, SqlStore};
 
@@ -54,11 +52,11 @@ impl Source {
         SqlStore::open(&self.file().to_string_lossy(), options).await.unwrap()
     }
 
-    /// A bit of everything: charged, refunded, running, unknown, queued.
+    /// One with a bit of everything.
     async fn lived_in() -> Source {
         let source = Source::new();
         let store = source.open().await;
-        live(&store).await;
+        lived_in(&store).await;
         store.close().await;
         source
     }
@@ -67,17 +65,6 @@ impl Source {
     fn copy(&self, to: &Database) -> Outcome {
         run(self.path(), &["db", "copy", "--to", &with_password(&to.url)])
     }
-}
-
-async fn live(store: &dyn Store) -> UserId {
-    let user = somebody(store, 1000).await.id;
-    let work = brought_to(store, user, 40, AttemptState::Accepted).await;
-    won(store, settle(&work, delivered(&work, 30))).await;
-    let work = brought_to(store, user, 50, AttemptState::Accepted).await;
-    won(store, settle(&work, failed(AttemptState::Finished))).await;
-    brought_to(store, user, 60, AttemptState::Unknown).await;
-    submit(store, keyed(user, 70, "key", "print")).await;
-    user
 }
 
 /// How a command ended, and what it said.
