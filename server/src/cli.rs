@@ -131,6 +131,10 @@ Example:
 Exit codes: 0 when the database is up to date, 1 when it could not be brought there.")]
     Migrate,
 
+    /// The database.
+    #[command(subcommand)]
+    Db(DbCommand),
+
     /// Print the OpenAPI 3.1 document of the API.
     #[command(after_help = "\
 Example:
@@ -154,6 +158,33 @@ Exit codes: 0 when it is ready, 1 when it is not or does not answer.")]
     /// Generations.
     #[command(subcommand)]
     Generations(GenerationsCommand),
+}
+
+/// `velro db`
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum DbCommand {
+    /// Move up: copy an embedded installation to PostgreSQL.
+    ///
+    /// Copies everything: users, sessions, projects, generations, the books. The ledgers of both databases are recomputed
+    /// and compared before anything counts; on any fault the target stays as it was. Stop the embedded server first; a
+    /// generation under way goes on where the copy is served. The source is only read, and the copy can be run again when
+    /// it has lived on, as long as nobody has used the target. Files are not copied: keep the folder `outputs`.
+    #[command(after_help = "\
+Examples:
+  DATABASE_URL=postgres://velro@db/velro velro db copy
+      from the data folder; the address, and a password in it, does not show in the list of processes
+  velro db copy --data /var/lib/velro --to postgres://velro@db/velro
+  velro db copy --from sqlite:/backup/velro.db --to postgres://velro@db/velro
+
+Exit codes: 0 when both databases hold the same, 1 otherwise: then nothing was changed.")]
+    Copy {
+        /// The embedded database [default: that of the data folder]
+        #[arg(long, value_name = "sqlite:PATH")]
+        from: Option<String>,
+        /// The PostgreSQL database [default: DATABASE_URL]
+        #[arg(long, value_name = "postgres://...")]
+        to: Option<String>,
+    },
 }
 
 /// `velro ledger`
@@ -322,6 +353,13 @@ mod tests {
             ("velro check", Command::Check),
             ("velro ledger verify", Command::Ledger(LedgerCommand::Verify)),
             ("velro migrate", Command::Migrate),
+            (
+                "velro db copy --to postgres://h/d",
+                Command::Db(DbCommand::Copy {
+                    from: None,
+                    to: Some("postgres://h/d".into()),
+                }),
+            ),
             ("velro openapi", Command::Openapi),
             ("velro healthcheck", Command::Healthcheck),
             (

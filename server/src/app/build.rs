@@ -2,13 +2,12 @@
 
 use anyhow::{Context, Result};
 use std::fs::File;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Follower;
-use super::open_store;
+use super::{lock, open_store};
 use crate::auth::Auth;
 use crate::catalog::{Registry, Shelf};
 use crate::clock;
@@ -130,7 +129,7 @@ async fn open(config: &Config) -> Result<(Arc<dyn Store>, Option<File>)> {
     match config.database() {
         Database::Sqlite => {
             // Before the store: a second process must not bring the schema up to date under the first.
-            let lock = lock(&config.data_dir)?;
+            let lock = lock::take(&config.data_dir)?;
             let everything = OpenOptions {
                 create: true,
                 migrate: true,
@@ -167,21 +166,6 @@ fn queue(config: &Config, link: Option<&Link>, live: &Arc<Live>) -> Arc<dyn Queu
         (None, Role::Api) => Arc::new(Elsewhere),
         (None, Role::All | Role::Worker) => Arc::new(MemoryQueue::default()),
     }
-}
-
-/// One process per data folder: two would lead two queues over one database.
-fn lock(data_dir: &Path) -> Result<File> {
-    std::fs::create_dir_all(data_dir)
-        .with_context(|| format!("cannot create the data folder {}", data_dir.display()))?;
-    let path = data_dir.join("velro.lock");
-    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    file.try_lock().map_err(|_| {
-        anyhow::anyhow!(
-            "another velro serves from {}; stop it, or choose another folder with --data",
-            data_dir.display()
-        )
-    })?;
-    Ok(file)
 }
 
 /// Counts requests to providers.

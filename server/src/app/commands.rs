@@ -5,9 +5,10 @@ use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::{desk, open_store, serve};
+use super::{copy, desk, open_store, serve};
 use crate::cli::{
-    Cli, Command, CreditsCommand, GenerationsCommand, LedgerCommand, ResolveOutcome, UsersCommand, check, healthcheck,
+    Cli, Command, CreditsCommand, DbCommand, GenerationsCommand, LedgerCommand, ResolveOutcome, UsersCommand, check,
+    healthcheck,
 };
 use crate::config::{Config, Database, process_env};
 use crate::http::openapi;
@@ -53,6 +54,9 @@ async fn carry_out(cli: Cli) -> Result<bool> {
         serve(config).await?;
         return Ok(true);
     }
+    if let Command::Db(DbCommand::Copy { from, to }) = cli.chosen() {
+        return copy::run(&config, from.as_deref(), to.as_deref()).await;
+    }
     let migrating = cli.chosen() == Command::Migrate;
     let options = OpenOptions {
         create: migrating || config.database() == Database::Sqlite,
@@ -94,7 +98,7 @@ async fn at_the_desk(command: Command, config: &Config, store: &Arc<dyn Store>) 
                 .with_context(|| format!("{id} is not the id of a generation"))?;
             desk::resolve(config, Arc::clone(store), id, word(outcome)?, &reason).await?;
         }
-        Command::Serve | Command::Check | Command::Healthcheck | Command::Openapi => {
+        Command::Serve | Command::Check | Command::Healthcheck | Command::Openapi | Command::Db(_) => {
             bail!("this command does not work on the database")
         }
     }

@@ -5,7 +5,9 @@
 mod build;
 mod clock;
 pub mod commands;
+mod copy;
 pub mod desk;
+mod lock;
 mod run;
 
 use anyhow::{Context, Result};

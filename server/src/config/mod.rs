@@ -226,6 +226,11 @@ impl Config {
         }
     }
 
+    /// The database that the data folder has when no other is configured.
+    pub fn embedded_url(&self) -> String {
+        resolve::embedded_url(&self.data_dir)
+    }
+
     /// How long requests and steps in flight may take after a stop was asked for: the grace, less what the last words
     /// need (giving leases back, closing the store).
     pub fn drain_time(&self) -> Duration {

@@ -169,14 +169,19 @@ fn url(layers: &Layers, key: &str) -> Option<String> {
     None
 }
 
+/// The database of a data folder.
+pub(super) fn embedded_url(data_dir: &Path) -> String {
+    // `?`, `#` and `%` would end or escape the path of the URL.
+    let path = display(&data_dir.join("velro.db"));
+    let path = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    format!("sqlite:{path}")
+}
+
 fn database_url(layers: &Layers, data_dir: &Path) -> Secret {
     let key = "storage.database_url";
     let text = layers.text(key);
     if text.is_empty() {
-        // `?`, `#` and `%` would end or escape the path of the URL.
-        let path = display(&data_dir.join("velro.db"));
-        let path = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
-        return Secret::new(format!("sqlite:{path}"));
+        return Secret::new(embedded_url(data_dir));
     }
     if !text.starts_with("sqlite:") && !is_postgres(&text) {
         // Not repeated in the message: there may be a password in it.

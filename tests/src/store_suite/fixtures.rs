@@ -203,6 +203,19 @@ pub async fn won(store: &dyn Store, settle: Settle) -> Generation {
     }
 }
 
+/// A bit of everything: charged, refunded, of unknown outcome, queued.
+pub async fn lived_in(store: &dyn Store) -> UserId {
+    let user = somebody(store, 1000).await.id;
+    let work = brought_to(store, user, 40, AttemptState::Accepted).await;
+    won(store, settle(&work, delivered(&work, 30))).await;
+    let work = brought_to(store, user, 50, AttemptState::Accepted).await;
+    won(store, settle(&work, failed(AttemptState::Finished))).await;
+    brought_to(store, user, 60, AttemptState::Unknown).await;
+    submit(store, keyed(user, 70, "key", "print")).await;
+    in_order(store).await;
+    user
+}
+
 /// `(balance, held)`.
 pub async fn money(store: &dyn Store, user: UserId) -> (i64, i64) {
     let balance = store.balance(user).await.unwrap().expect("an account");

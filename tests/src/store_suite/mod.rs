@@ -11,8 +11,10 @@
 
 pub mod attempts;
 pub mod credits;
+pub mod damage;
 pub mod fixtures;
 pub mod generations;
+pub mod migrations;
 pub mod model;
 pub mod operations;
 pub mod people;

@@ -8,6 +8,7 @@ mod fairness;
 mod handover;
 mod outages;
 mod storm;
+mod upgrade;
 
 use tests::harness::{Client, Cluster, ClusterOptions, Role};
 

@@ -13,7 +13,7 @@ use super::error::Result;
 use super::events::{self, NewEvent};
 use super::generations;
 use super::leases::hold_lease;
-use super::rows::{self, to_json};
+use super::rows::{self, columns, to_json};
 use super::writer::{BulkWrite, Write};
 use crate::clock::Micros;
 use crate::generation::{Attempt, AttemptState, Event, EventKind, Generation, Pending};
@@ -32,34 +32,34 @@ struct BeginRow<'a> {
 
 /// Rows are locked in the order of their ids; what somebody else has begun meanwhile is left out.
 const BEGIN: Sql = sql!(
-    sqlite: "UPDATE generations SET status = 'processing', started_at = coalesce(started_at, j.value->>'at'), \
+    sqlite: concat!("UPDATE generations SET status = 'processing', started_at = coalesce(started_at, j.value->>'at'), \
         updated_at = j.value->>'at' FROM json_each($1) AS j \
-        WHERE generations.id = j.value->>'generation_id' AND generations.status = 'queued' RETURNING *",
-    postgres: "WITH j AS MATERIALIZED (SELECT * FROM json_to_recordset($1::json) AS j (generation_id uuid, at bigint)), \
+        WHERE generations.id = j.value->>'generation_id' AND generations.status = 'queued' RETURNING ", columns!(generations "")),
+    postgres: concat!("WITH j AS MATERIALIZED (SELECT * FROM json_to_recordset($1::json) AS j (generation_id uuid, at bigint)), \
         locked AS MATERIALIZED (SELECT g.id FROM generations AS g WHERE g.id IN (SELECT generation_id FROM j) \
          ORDER BY g.id FOR NO KEY UPDATE) \
         UPDATE generations AS g SET status = 'processing', started_at = coalesce(g.started_at, velro_time(j.at)), \
         updated_at = velro_time(j.at) FROM j JOIN locked ON locked.id = j.generation_id \
-        WHERE g.id = j.generation_id AND g.status = 'queued' RETURNING g.*",
+        WHERE g.id = j.generation_id AND g.status = 'queued' RETURNING ", columns!(generations "g.")),
 );
 
 const INSERT_FIRST: Sql = sql!(
-    sqlite: "INSERT INTO attempts (id, generation_id, ordinal, provider, state, pending, due_at, deadline_at, \
+    sqlite: concat!("INSERT INTO attempts (id, generation_id, ordinal, provider, state, pending, due_at, deadline_at, \
         lease_owner, created_at, updated_at) \
         SELECT j.value->>'id', g.id, \
         1 + coalesce((SELECT max(o.ordinal) FROM attempts AS o WHERE o.generation_id = g.id), 0), \
         g.provider, 'prepared', j.value->>'pending', j.value->>'at', j.value->>'deadline_at', \
         j.value->>'worker', j.value->>'at', j.value->>'at' \
         FROM json_each($1) AS j JOIN generations AS g ON g.id = j.value->>'generation_id' \
-        WHERE g.id IN (SELECT value FROM json_each($2)) RETURNING *",
-    postgres: "INSERT INTO attempts (id, generation_id, ordinal, provider, state, pending, due_at, deadline_at, \
+        WHERE g.id IN (SELECT value FROM json_each($2)) RETURNING ", columns!(attempts "")),
+    postgres: concat!("INSERT INTO attempts (id, generation_id, ordinal, provider, state, pending, due_at, deadline_at, \
         lease_owner, created_at, updated_at) \
         SELECT j.id, g.id, 1 + coalesce((SELECT max(o.ordinal) FROM attempts AS o WHERE o.generation_id = g.id), 0), \
         g.provider, 'prepared', j.pending::jsonb, velro_time(j.at), velro_time(j.deadline_at), j.worker, \
         velro_time(j.at), velro_time(j.at) \
         FROM json_to_recordset($1::json) AS j (id uuid, generation_id uuid, pending text, worker text, \
         deadline_at bigint, at bigint) JOIN generations AS g ON g.id = j.generation_id \
-        WHERE g.id IN (SELECT id::uuid FROM json_array_elements_text($2::json) AS k (id)) RETURNING *",
+        WHERE g.id IN (SELECT id::uuid FROM json_array_elements_text($2::json) AS k (id)) RETURNING ", columns!(attempts "")),
 );
 
 #[async_trait]
@@ -147,21 +147,22 @@ impl Write for NextAttempt {
             return Ok(None);
         };
         generations::lock(conn, &[row.id("generation_id")?]).await?;
-        let sql = sql!(
+        let sql = sql!(concat!(
             "UPDATE attempts SET state = 'rejected', lease_owner = NULL, inbox = NULL, detail = $4, updated_at = $5 \
-             WHERE id = $1 AND lease_owner = $2 AND steps = $3 AND state NOT IN ('finished', 'rejected') RETURNING *"
-        );
+             WHERE id = $1 AND lease_owner = $2 AND steps = $3 AND state NOT IN ('finished', 'rejected') RETURNING ",
+            columns!(attempts "")
+        ));
         let args = args![self.rejected, &self.worker, self.steps, &self.reason, self.now];
         let Some(row) = conn.optional(sql, args).await? else {
             return Ok(None);
         };
         let rejected = rows::attempt(&row)?;
         let sql = sql!(
-            sqlite: "INSERT INTO attempts (id, generation_id, ordinal, provider, state, pending, due_at, deadline_at, \
-                lease_owner, created_at, updated_at) VALUES ($1, $2, $3, $4, 'prepared', $5, $6, $7, $8, $9, $9) RETURNING *",
-            postgres: "INSERT INTO attempts (id, generation_id, ordinal, provider, state, pending, due_at, deadline_at, \
+            sqlite: concat!("INSERT INTO attempts (id, generation_id, ordinal, provider, state, pending, due_at, deadline_at, \
+                lease_owner, created_at, updated_at) VALUES ($1, $2, $3, $4, 'prepared', $5, $6, $7, $8, $9, $9) RETURNING ", columns!(attempts "")),
+            postgres: concat!("INSERT INTO attempts (id, generation_id, ordinal, provider, state, pending, due_at, deadline_at, \
                 lease_owner, created_at, updated_at) \
-                VALUES ($1, $2, $3, $4, 'prepared', $5::jsonb, $6, $7, $8, $9, $9) RETURNING *",
+                VALUES ($1, $2, $3, $4, 'prepared', $5::jsonb, $6, $7, $8, $9, $9) RETURNING ", columns!(attempts "")),
         );
         let pending = to_json(&Pending::Start)?;
         let args = args![
@@ -219,7 +220,11 @@ pub(super) async fn in_state(
     state: AttemptState,
     limit: u32,
 ) -> Result<Vec<(Attempt, Generation)>> {
-    let sql = sql!("SELECT * FROM attempts WHERE state = $1 ORDER BY id LIMIT $2");
+    let sql = sql!(concat!(
+        "SELECT ",
+        columns!(attempts ""),
+        " FROM attempts WHERE state = $1 ORDER BY id LIMIT $2"
+    ));
     let rows = conn.all(sql, args![state.as_str(), limit]).await?;
     let attempts = rows.iter().map(rows::attempt).collect::<Result<Vec<_>>>()?;
     let generations = generations::by_ids(conn, attempts.iter().map(|a| a.generation_id).collect()).await?;
@@ -236,7 +241,11 @@ pub(super) async fn in_state(
 
 /// The newest attempt of a generation.
 pub(super) async fn newest(conn: &mut Conn<'_>, id: GenerationId) -> Result<Option<Attempt>> {
-    let sql = sql!("SELECT * FROM attempts WHERE generation_id = $1 ORDER BY ordinal DESC LIMIT 1");
+    let sql = sql!(concat!(
+        "SELECT ",
+        columns!(attempts ""),
+        " FROM attempts WHERE generation_id = $1 ORDER BY ordinal DESC LIMIT 1"
+    ));
     let row = conn.optional(sql, args![id]).await?;
     row.as_ref().map(rows::attempt).transpose()
 }

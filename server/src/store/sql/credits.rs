@@ -7,7 +7,7 @@ use super::books::{Books, Gift};
 use super::bulk;
 use super::conn::{Conn, args, sql};
 use super::error::Result;
-use super::rows;
+use super::rows::{self, columns};
 use super::writer::Write;
 use crate::clock::Micros;
 use crate::id::UserId;
@@ -41,10 +41,10 @@ pub(super) async fn statement(
     );
     let total = conn.one(sql, args![user, line_type]).await?;
     let sql = sql!(
-        sqlite: "SELECT * FROM statement_lines WHERE user_id = $1 AND ($2 IS NULL OR line_type = $2) \
-            ORDER BY seq DESC LIMIT $3 OFFSET $4",
-        postgres: "SELECT * FROM statement_lines WHERE user_id = $1 AND ($2::text IS NULL OR line_type = $2) \
-            ORDER BY seq DESC LIMIT $3 OFFSET $4",
+        sqlite: concat!("SELECT ", columns!(statement_lines ""), " FROM statement_lines WHERE user_id = $1 AND ($2 IS NULL OR line_type = $2) \
+            ORDER BY seq DESC LIMIT $3 OFFSET $4"),
+        postgres: concat!("SELECT ", columns!(statement_lines ""), " FROM statement_lines WHERE user_id = $1 AND ($2::text IS NULL OR line_type = $2) \
+            ORDER BY seq DESC LIMIT $3 OFFSET $4"),
     );
     let args = args![user, line_type, filter.limit, offset(filter.skip)];
     let lines = conn.all(sql, args).await?;

@@ -40,6 +40,15 @@ impl Fault {
         matches!(sqlstate(&**e), Some("40001" | "40P01")) || e.is_unique_violation() || e.is_foreign_key_violation()
     }
 
+    /// True when somebody else kept what was asked for locked for too long.
+    pub(super) fn is_locked(&self) -> bool {
+        let Fault::Sql(sqlx::Error::Database(e)) = self else {
+            return false;
+        };
+        // lock_not_available
+        sqlstate(&**e) == Some("55P03")
+    }
+
     /// True when the connection is of no use any more, or the server behind it.
     pub(super) fn is_disconnected(&self) -> bool {
         match self {

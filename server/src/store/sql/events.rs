@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use super::bulk::{self, Bulk};
 use super::conn::{Conn, Sql, args, sql};
 use super::error::Result;
-use super::rows::{self, to_json};
+use super::rows::{self, columns, to_json};
 use crate::clock::Micros;
 use crate::generation::{Event, EventKind, PublicError};
 use crate::id::{GenerationId, UserId};
@@ -142,9 +142,9 @@ pub(super) async fn list(conn: &mut Conn<'_>, owner: UserId, id: GenerationId, a
     let rows = conn
         .all(
             sql!(
-                "SELECT e.* FROM events AS e WHERE e.generation_id = $2 AND e.seq > $3 \
+                concat!("SELECT ", columns!(events "e."), " FROM events AS e WHERE e.generation_id = $2 AND e.seq > $3 \
                  AND EXISTS (SELECT 1 FROM generations AS g WHERE g.id = $2 AND g.user_id = $1 AND g.deleted_at IS NULL) \
-                 ORDER BY e.seq"
+                 ORDER BY e.seq")
             ),
             args![owner, id, after_seq],
         )

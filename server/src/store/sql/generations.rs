@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::conn::{Conn, Dialect, args, sql};
 use super::credits::offset;
 use super::error::Result;
-use super::rows::{self, to_json};
+use super::rows::{self, columns, to_json};
 use super::writer::Write;
 use crate::clock::Micros;
 use crate::generation::{Generation, Status};
@@ -28,7 +28,11 @@ pub(super) async fn lock(conn: &mut Conn<'_>, ids: &[GenerationId]) -> Result<()
 
 /// The owner's, unless hidden.
 pub(super) async fn owned(conn: &mut Conn<'_>, owner: UserId, id: GenerationId) -> Result<Option<Generation>> {
-    let sql = sql!("SELECT * FROM generations WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL");
+    let sql = sql!(concat!(
+        "SELECT ",
+        columns!(generations ""),
+        " FROM generations WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL"
+    ));
     let row = conn.optional(sql, args![id, owner]).await?;
     row.as_ref().map(rows::generation).transpose()
 }
@@ -36,7 +40,14 @@ pub(super) async fn owned(conn: &mut Conn<'_>, owner: UserId, id: GenerationId) 
 /// Anybody's, hidden or not.
 pub(super) async fn by_id(conn: &mut Conn<'_>, id: GenerationId) -> Result<Option<Generation>> {
     let row = conn
-        .optional(sql!("SELECT * FROM generations WHERE id = $1"), args![id])
+        .optional(
+            sql!(concat!(
+                "SELECT ",
+                columns!(generations ""),
+                " FROM generations WHERE id = $1"
+            )),
+            args![id],
+        )
         .await?;
     row.as_ref().map(rows::generation).transpose()
 }
@@ -50,8 +61,8 @@ pub(super) async fn by_ids(
         return Ok(HashMap::new());
     }
     let sql = sql!(
-        sqlite: "SELECT g.* FROM json_each($1) AS j JOIN generations AS g ON g.id = j.value",
-        postgres: "SELECT g.* FROM json_array_elements_text($1::json) AS j (id) JOIN generations AS g ON g.id = j.id::uuid",
+        sqlite: concat!("SELECT ", columns!(generations "g."), " FROM json_each($1) AS j JOIN generations AS g ON g.id = j.value"),
+        postgres: concat!("SELECT ", columns!(generations "g."), " FROM json_array_elements_text($1::json) AS j (id) JOIN generations AS g ON g.id = j.id::uuid"),
     );
     let rows = conn.all(sql, args![&to_json(&ids)?]).await?;
     rows.iter()
@@ -70,12 +81,12 @@ pub(super) async fn list(conn: &mut Conn<'_>, owner: UserId, filter: GenerationF
     );
     let total = conn.one(sql, args![owner, filter.project_id, status]).await?;
     let sql = sql!(
-        sqlite: "SELECT * FROM generations WHERE user_id = $1 AND deleted_at IS NULL \
+        sqlite: concat!("SELECT ", columns!(generations ""), " FROM generations WHERE user_id = $1 AND deleted_at IS NULL \
             AND ($2 IS NULL OR project_id = $2) AND ($3 IS NULL OR status = $3) \
-            ORDER BY id DESC LIMIT $4 OFFSET $5",
-        postgres: "SELECT * FROM generations WHERE user_id = $1 AND deleted_at IS NULL \
+            ORDER BY id DESC LIMIT $4 OFFSET $5"),
+        postgres: concat!("SELECT ", columns!(generations ""), " FROM generations WHERE user_id = $1 AND deleted_at IS NULL \
             AND ($2::uuid IS NULL OR project_id = $2) AND ($3::text IS NULL OR status = $3) \
-            ORDER BY id DESC LIMIT $4 OFFSET $5",
+            ORDER BY id DESC LIMIT $4 OFFSET $5"),
     );
     let args = args![owner, filter.project_id, status, filter.limit, offset(filter.skip)];
     let items = conn.all(sql, args).await?;
@@ -131,10 +142,10 @@ impl Write for ToggleFavorite {
 
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Option<Generation>> {
         let sql = sql!(
-            sqlite: "UPDATE generations SET is_favorite = 1 - is_favorite, updated_at = $3 \
-                WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL RETURNING *",
-            postgres: "UPDATE generations SET is_favorite = NOT is_favorite, updated_at = $3 \
-                WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL RETURNING *",
+            sqlite: concat!("UPDATE generations SET is_favorite = 1 - is_favorite, updated_at = $3 \
+                WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL RETURNING ", columns!(generations "")),
+            postgres: concat!("UPDATE generations SET is_favorite = NOT is_favorite, updated_at = $3 \
+                WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL RETURNING ", columns!(generations "")),
         );
         let row = conn.optional(sql, args![self.id, self.owner, self.now]).await?;
         row.as_ref().map(rows::generation).transpose()

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::conn::{Conn, args, sql};
 use super::error::Result;
 use super::generations;
-use super::rows::{self, to_json};
+use super::rows::{self, columns, to_json};
 use super::writer::Write;
 use crate::clock::Micros;
 use crate::id::AttemptId;
@@ -28,8 +28,11 @@ pub(super) async fn hold_lease(conn: &mut Conn<'_>, worker: &str, until: Micros)
 
 /// The attempt with its generation, if `worker` holds it and it is not over. Runs in a transaction.
 pub(super) async fn work(conn: &mut Conn<'_>, attempt: AttemptId, worker: &str) -> Result<Option<Work>> {
-    let sql =
-        sql!("SELECT * FROM attempts WHERE id = $1 AND lease_owner = $2 AND state NOT IN ('finished', 'rejected')");
+    let sql = sql!(concat!(
+        "SELECT ",
+        columns!(attempts ""),
+        " FROM attempts WHERE id = $1 AND lease_owner = $2 AND state NOT IN ('finished', 'rejected')"
+    ));
     let row = conn.optional(sql, args![attempt, worker]).await?;
     let Some(row) = row else { return Ok(None) };
     let attempt = rows::attempt(&row)?;

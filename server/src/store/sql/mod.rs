@@ -11,6 +11,7 @@ mod attempts;
 mod books;
 mod bulk;
 mod conn;
+mod copy;
 mod credits;
 mod error;
 mod events;
@@ -30,6 +31,9 @@ mod steps;
 mod submit;
 mod verify;
 mod writer;
+
+pub use self::copy::{Copied, CopiedTable, CopyStage, copy};
+pub use self::sqlite::embedded_file;
 
 use async_trait::async_trait;
 use sqlx::pool::PoolConnection;

@@ -6,7 +6,7 @@ use super::books::{Books, Gift};
 use super::bulk;
 use super::conn::{Conn, args, sql};
 use super::error::Result;
-use super::rows;
+use super::rows::{self, columns};
 use super::writer::Write;
 use crate::clock::Micros;
 use crate::id::{SessionId, UserId};
@@ -18,10 +18,11 @@ impl Write for NewUser {
     type Out = Created<User>;
 
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Created<User>> {
-        let sql = sql!(
+        let sql = sql!(concat!(
             "INSERT INTO users (id, email, password_hash, full_name, role, created_at, updated_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT (email) DO NOTHING RETURNING *"
-        );
+             VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT (email) DO NOTHING RETURNING ",
+            columns!(users "")
+        ));
         let args = args![
             self.id,
             &self.email,
@@ -59,7 +60,10 @@ impl Write for NewUser {
 /// By id.
 pub(super) async fn by_id(conn: &mut Conn<'_>, id: UserId) -> Result<Option<User>> {
     let row = conn
-        .optional(sql!("SELECT * FROM users WHERE id = $1"), args![id])
+        .optional(
+            sql!(concat!("SELECT ", columns!(users ""), " FROM users WHERE id = $1")),
+            args![id],
+        )
         .await?;
     row.as_ref().map(rows::user).transpose()
 }
@@ -67,7 +71,10 @@ pub(super) async fn by_id(conn: &mut Conn<'_>, id: UserId) -> Result<Option<User
 /// By lower-case e-mail.
 pub(super) async fn by_email(conn: &mut Conn<'_>, email: &str) -> Result<Option<User>> {
     let row = conn
-        .optional(sql!("SELECT * FROM users WHERE email = $1"), args![email])
+        .optional(
+            sql!(concat!("SELECT ", columns!(users ""), " FROM users WHERE email = $1")),
+            args![email],
+        )
         .await?;
     row.as_ref().map(rows::user).transpose()
 }
@@ -89,11 +96,12 @@ impl Write for UpdateProfile {
             display_name,
             avatar_url,
         } = &self.change;
-        let sql = sql!(
+        let sql = sql!(concat!(
             "UPDATE users SET full_name = CASE WHEN $2 THEN $3 ELSE full_name END, \
              display_name = CASE WHEN $4 THEN $5 ELSE display_name END, \
-             avatar_url = CASE WHEN $6 THEN $7 ELSE avatar_url END, updated_at = $8 WHERE id = $1 RETURNING *"
-        );
+             avatar_url = CASE WHEN $6 THEN $7 ELSE avatar_url END, updated_at = $8 WHERE id = $1 RETURNING ",
+            columns!(users "")
+        ));
         let args = args![
             self.id,
             full_name.is_some(),
@@ -121,7 +129,10 @@ impl Write for SetRole {
     type Out = Option<User>;
 
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Option<User>> {
-        let sql = sql!("UPDATE users SET role = $2, updated_at = $3 WHERE email = $1 RETURNING *");
+        let sql = sql!(concat!(
+            "UPDATE users SET role = $2, updated_at = $3 WHERE email = $1 RETURNING ",
+            columns!(users "")
+        ));
         let row = conn
             .optional(sql, args![&self.email, self.role.as_str(), self.now])
             .await?;

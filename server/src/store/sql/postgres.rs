@@ -42,11 +42,7 @@ pub(super) struct Opened {
 /// Opens a `postgres:` URL. `?pgbouncer=true` says that a pooler in transaction mode is in front.
 pub(super) async fn open(url: &str, options: OpenOptions) -> Result<Opened, StoreError> {
     let (connect, named) = parse(url)?;
-    let mut conn = first_connection(&connect).await?;
-    if options.migrate || options.create {
-        migrate(&mut conn, named, options).await?;
-    }
-    schema::check(&mut Conn::Postgres { conn: &mut conn, named }, &MIGRATIONS).await?;
+    let conn = with_schema(&connect, named, options).await?;
     // It was only needed for this; an error would say that it is gone already.
     drop(conn.close().await);
     let pool = |limited: bool| {
@@ -80,9 +76,29 @@ pub(super) async fn open(url: &str, options: OpenOptions) -> Result<Opened, Stor
     })
 }
 
+/// One connection without limits, and whether it may keep prepared statements, for work that takes its time.
+pub(super) async fn open_one(url: &str, options: OpenOptions) -> Result<(PgConnection, bool), StoreError> {
+    let (connect, named) = parse(url)?;
+    Ok((with_schema(&connect, named, options).await?, named))
+}
+
+/// A connection to a database that has the schema.
+async fn with_schema(
+    connect: &PgConnectOptions,
+    named: bool,
+    options: OpenOptions,
+) -> Result<PgConnection, StoreError> {
+    let mut conn = first_connection(connect).await?;
+    if options.migrate || options.create {
+        migrate(&mut conn, named, options).await?;
+    }
+    schema::check(&mut Conn::Postgres { conn: &mut conn, named }, &MIGRATIONS).await?;
+    Ok(conn)
+}
+
 /// Options of the URL, and whether prepared statements may stay with their connection.
 fn parse(url: &str) -> Result<(PgConnectOptions, bool), StoreError> {
-    let invalid = || StoreError::Schema("DATABASE_URL is not a valid postgres: URL".into());
+    let invalid = || StoreError::Schema("the database's URL is not a valid postgres: URL".into());
     let mut parsed = Url::parse(url).map_err(|_| invalid())?;
     let pooler = |name: &str, value: &str| name == "pgbouncer" && value == "true";
     let pooled = parsed.query_pairs().any(|(name, value)| pooler(&name, &value))

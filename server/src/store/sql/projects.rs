@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::conn::{Conn, args, sql};
 use super::credits::offset;
 use super::error::Result;
-use super::rows::{self, to_json};
+use super::rows::{self, columns, to_json};
 use super::writer::Write;
 use crate::clock::Micros;
 use crate::id::{ProjectId, UserId};
@@ -15,8 +15,8 @@ use crate::store::{NewProject, Project, ProjectChange, ProjectFilter, Visibility
 macro_rules! select_projects {
     ($rest:literal) => {
         concat!(
-            "SELECT p.*, (SELECT count(*) FROM generations AS g WHERE g.project_id = p.id AND g.deleted_at IS NULL) \
-             AS generation_count FROM projects AS p ",
+            concat!("SELECT ", columns!(projects "p."), ", (SELECT count(*) FROM generations AS g WHERE g.project_id = p.id AND g.deleted_at IS NULL) \
+             AS generation_count FROM projects AS p "),
             $rest
         )
     };
@@ -28,11 +28,11 @@ impl Write for NewProject {
 
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Project> {
         let sql = sql!(
-            sqlite: "INSERT INTO projects (id, user_id, name, description, visibility, tags, metadata, created_at, \
-                updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) RETURNING *, 0 AS generation_count",
-            postgres: "INSERT INTO projects (id, user_id, name, description, visibility, tags, metadata, created_at, \
+            sqlite: concat!("INSERT INTO projects (id, user_id, name, description, visibility, tags, metadata, created_at, \
+                updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) RETURNING ", columns!(projects ""), ", 0 AS generation_count"),
+            postgres: concat!("INSERT INTO projects (id, user_id, name, description, visibility, tags, metadata, created_at, \
                 updated_at) VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb, $8, $8) \
-                RETURNING *, 0::bigint AS generation_count",
+                RETURNING ", columns!(projects ""), ", 0::bigint AS generation_count"),
         );
         let (tags, metadata) = (to_json(&self.tags)?, to_json(&self.metadata)?);
         let args = args![

@@ -8,7 +8,7 @@ use super::conn::{Conn, args, sql};
 use super::error::Result;
 use super::events::{self, NewEvent};
 use super::generations;
-use super::rows::{self, to_json};
+use super::rows::{self, columns, to_json};
 use super::settle::{self, EndOfAttempt, Ended, Ending, How};
 use super::writer::Write;
 use crate::clock::Micros;
@@ -67,8 +67,8 @@ impl Cancel {
     /// Notes the wish and makes the attempt due, for whoever holds it.
     async fn request(&self, conn: &mut Conn<'_>, attempt: &Attempt) -> Result<Cancelled> {
         let sql = sql!(
-            sqlite: "UPDATE generations SET cancel_requested = 1, updated_at = $2 WHERE id = $1 RETURNING *",
-            postgres: "UPDATE generations SET cancel_requested = true, updated_at = $2 WHERE id = $1 RETURNING *",
+            sqlite: concat!("UPDATE generations SET cancel_requested = 1, updated_at = $2 WHERE id = $1 RETURNING ", columns!(generations "")),
+            postgres: concat!("UPDATE generations SET cancel_requested = true, updated_at = $2 WHERE id = $1 RETURNING ", columns!(generations "")),
         );
         let row = conn.one(sql, args![self.id, self.now]).await?;
         let sql = sql!("UPDATE attempts SET due_at = $2, updated_at = $2 WHERE id = $1");
@@ -185,10 +185,11 @@ impl Resolve {
         );
         let note = self.note();
         conn.execute(sql, args![attempt.id, &note, self.now]).await?;
-        let sql = sql!(
+        let sql = sql!(concat!(
             "UPDATE generations SET status = 'queued', progress_permille = NULL, updated_at = $2 WHERE id = $1 \
-             RETURNING *"
-        );
+             RETURNING ",
+            columns!(generations "")
+        ));
         let row = conn.one(sql, args![self.generation_id, self.now]).await?;
         let event = events::store_one(
             conn,

@@ -61,6 +61,16 @@ pub(super) async fn check(conn: &mut Conn<'_>, migrations: &Migrator) -> std::re
     }
 }
 
+/// As [`check`], and refuses a newer schema too: what this program does not know it would lose.
+pub(super) async fn check_same(conn: &mut Conn<'_>, migrations: &Migrator) -> std::result::Result<(), StoreError> {
+    check(conn, migrations).await?;
+    let applied = applied(conn).await?.unwrap_or_default();
+    match applied.keys().find(|&&v| !migrations.version_exists(v)) {
+        Some(&newest) => Err(newer(newest)),
+        None => Ok(()),
+    }
+}
+
 /// True when nothing was ever applied.
 pub(super) async fn is_empty(conn: &mut Conn<'_>) -> Result<bool> {
     let sql = sql!(

@@ -15,7 +15,7 @@ use super::conn::{Conn, Sql, args, sql};
 use super::error::Result;
 use super::events::{self, NewEvent};
 use super::generations;
-use super::rows::{self, to_json};
+use super::rows::{self, columns, to_json};
 use super::writer::BulkWrite;
 use crate::clock::Micros;
 use crate::generation::{AttemptState, Event, EventKind, Generation, PublicError, Status, StoredOutput};
@@ -255,17 +255,17 @@ struct Question<'a> {
 
 /// Only whoever holds the attempt at the step it thinks, and while the generation is not over.
 const ALLOWED: Sql = sql!(
-    sqlite: "SELECT j.key AS \"index\", g.* FROM json_each($1) AS j \
+    sqlite: concat!("SELECT j.key AS \"index\", ", columns!(generations "g."), " FROM json_each($1) AS j \
         JOIN attempts AS a ON a.id = j.value->>'attempt' AND a.generation_id = j.value->>'generation' \
         AND a.lease_owner = j.value->>'worker' AND a.steps = j.value->>'steps' \
         AND a.state NOT IN ('finished', 'rejected') \
-        JOIN generations AS g ON g.id = a.generation_id AND g.status = 'processing' ORDER BY j.key",
-    postgres: "SELECT j.index, g.* FROM json_to_recordset($1::json) \
+        JOIN generations AS g ON g.id = a.generation_id AND g.status = 'processing' ORDER BY j.key"),
+    postgres: concat!("SELECT j.index, ", columns!(generations "g."), " FROM json_to_recordset($1::json) \
         AS j (index bigint, generation uuid, attempt uuid, worker text, steps bigint) \
         JOIN attempts AS a ON a.id = j.attempt AND a.generation_id = j.generation \
         AND a.lease_owner = j.worker AND a.steps = j.steps AND a.state NOT IN ('finished', 'rejected') \
         JOIN generations AS g ON g.id = a.generation_id AND g.status = 'processing' \
-        ORDER BY j.index FOR NO KEY UPDATE OF a",
+        ORDER BY j.index FOR NO KEY UPDATE OF a"),
 );
 
 #[async_trait]

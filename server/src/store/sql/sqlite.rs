@@ -4,7 +4,7 @@ use anyhow::Context;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, SqliteConnection};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -28,6 +28,24 @@ pub(super) struct Opened {
     pub(super) readers: SqlitePool,
 }
 
+/// The file of `location`, a path or a `sqlite:` URL.
+///
+/// # Errors
+///
+/// When the URL is not valid.
+pub fn embedded_file(location: &str) -> std::result::Result<PathBuf, StoreError> {
+    Ok(parse(location)?.get_filename().to_owned())
+}
+
+fn parse(location: &str) -> std::result::Result<SqliteConnectOptions, StoreError> {
+    if !location.starts_with("sqlite:") {
+        return Ok(SqliteConnectOptions::new().filename(location));
+    }
+    SqliteConnectOptions::from_str(location)
+        .context("the SQLite URL is not valid")
+        .map_err(StoreError::Broken)
+}
+
 /// Opens `location`, a path or a `sqlite:` URL.
 pub(super) async fn open(location: &str, options: OpenOptions) -> std::result::Result<Opened, StoreError> {
     // Every connection to an in-memory database would see one of its own.
@@ -35,13 +53,7 @@ pub(super) async fn open(location: &str, options: OpenOptions) -> std::result::R
         let text = "SQLite needs a file: an in-memory database cannot be shared between connections";
         return Err(StoreError::Schema(text.into()));
     }
-    let connect = if location.starts_with("sqlite:") {
-        SqliteConnectOptions::from_str(location)
-            .context("the SQLite URL is not valid")
-            .map_err(StoreError::Broken)?
-    } else {
-        SqliteConnectOptions::new().filename(location)
-    };
+    let connect = parse(location)?;
     let file = connect.get_filename().to_owned();
     prepare_file(&file, options.create)?;
     let connect = connect

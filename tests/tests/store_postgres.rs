@@ -1,0 +1,269 @@
+//! What only the PostgreSQL store can show: damage done behind its back, the schema's own guards, several openers, and
+//! schemas of other versions.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+use futures_util::future::join_all;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions};
+use std::str::FromStr;
+use tests::services::{Database, shared};
+use tests::store_suite::damage::damages;
+use tests::store_suite::fixtures::*;
+use tests::store_suite::migrations;
+use velro::store::sql::{OpenOptions, SqlStore};
+use velro::store::{Store, StoreError};
+
+const NEW: OpenOptions = OpenOptions {
+    create: true,
+    migrate: true,
+};
+/// As a server opens it.
+const EMPTY_ONLY: OpenOptions = OpenOptions {
+    create: true,
+    migrate: false,
+};
+const SERVE: OpenOptions = OpenOptions {
+    create: false,
+    migrate: false,
+};
+
+async fn database() -> Database {
+    let shared = shared().unwrap_or_else(|error| panic!("{error:#}"));
+    shared.create_database().await.unwrap()
+}
+
+async fn raw(database: &Database) -> PgConnection {
+    let options = PgConnectOptions::from_str(&database.url).unwrap();
+    options.connect().await.unwrap()
+}
+
+async fn sql(conn: &mut PgConnection, text: &str) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(text.to_owned()))
+        .execute(conn)
+        .await
+        .map(drop)
+}
+
+/// Triggers and foreign keys do not fire in this session, and no constraint looks at values any more.
+const DISARM: &str = "SET session_replication_role = replica; \
+    DO $$ DECLARE c record; BEGIN \
+    FOR c IN SELECT conrelid::regclass AS t, conname FROM pg_constraint \
+        WHERE contype = 'c' AND connamespace = 'public'::regnamespace \
+    LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', c.t, c.conname); END LOOP; END $$";
+
+/// The same sentences as with SQLite.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_finds_every_kind_of_drift_in_postgres() {
+    for (damage, sentences) in damages() {
+        let database = database().await;
+        let store = SqlStore::open(&database.url, NEW).await.unwrap();
+        lived_in(&store).await;
+        let mut raw = raw(&database).await;
+        sql(&mut raw, DISARM).await.unwrap();
+        sql(&mut raw, &damage).await.unwrap_or_else(|e| panic!("{damage}: {e}"));
+        let faults = store.verify_ledger().await.unwrap().faults;
+        for sentence in sentences {
+            let found = faults.iter().any(|f| f.contains(sentence));
+            assert!(found, "after {damage}\nnothing says {sentence:?} in {faults:#?}");
+        }
+        store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_schema_guards_money_by_itself() {
+    let database = database().await;
+    let store = SqlStore::open(&database.url, NEW).await.unwrap();
+    lived_in(&store).await;
+    let mut raw = raw(&database).await;
+    for table in ["transfers", "statement_lines", "holds", "settlements"] {
+        for statement in [
+            format!("UPDATE {table} SET created_at = now()"),
+            format!("DELETE FROM {table}"),
+            format!("TRUNCATE {table} CASCADE"),
+        ] {
+            let error = sql(&mut raw, &statement).await.expect_err(&statement).to_string();
+            assert!(error.contains("are append-only"), "{statement}: {error}");
+        }
+    }
+    let refused: &[(&str, &str)] = &[
+        ("TRUNCATE audit", "are append-only"),
+        ("TRUNCATE accounts CASCADE", "are append-only"),
+        (
+            "UPDATE accounts SET balance = 129 WHERE user_id IS NOT NULL",
+            "accounts_not_overdrawn",
+        ),
+        (
+            "UPDATE accounts SET held = -1 WHERE user_id IS NOT NULL",
+            "accounts_held_not_negative",
+        ),
+        (
+            "INSERT INTO accounts (id, user_id) SELECT 'other', id FROM users",
+            "accounts_named_by_user",
+        ),
+        (
+            "UPDATE generations SET status = 'completed' WHERE status = 'queued'",
+            "generations_charged_when_over",
+        ),
+        ("UPDATE generations SET status = 'lost'", "generations_status_check"),
+        (
+            "UPDATE generations SET error_code = 'x', error_message = NULL",
+            "generations_error_is_whole",
+        ),
+        (
+            "UPDATE generations SET deleted_at = now() WHERE status = 'queued'",
+            "generations_hidden_when_over",
+        ),
+        (
+            "UPDATE generations SET outputs = '['",
+            "invalid input syntax for type json",
+        ),
+        ("UPDATE attempts SET state = 'lost'", "attempts_state_check"),
+        (
+            "UPDATE attempts SET lease_owner = 'w' WHERE state = 'finished'",
+            "attempts_over_without_lease",
+        ),
+        (
+            "INSERT INTO attempts (id, generation_id, ordinal, provider, state, pending, due_at, deadline_at, created_at, \
+             updated_at) SELECT gen_random_uuid(), generation_id, 2, provider, 'prepared', pending, now(), now(), now(), \
+             now() FROM attempts WHERE state = 'unknown'",
+            "attempts_one_alive",
+        ),
+        (
+            "INSERT INTO settlements SELECT generation_id, account_id, 0, 0, 'x', now() FROM settlements",
+            "settlements_pkey",
+        ),
+        (
+            "INSERT INTO transfers SELECT gen_random_uuid(), kind, from_account, to_account, amount, generation_id, '', '', \
+             NULL, now() FROM transfers WHERE kind = 'capture'",
+            "transfers_one_capture",
+        ),
+        (
+            "INSERT INTO transfers VALUES (gen_random_uuid(), 'grant', 'platform:grants', 'nobody', 5, NULL, '', '', NULL, \
+             now())",
+            "transfers_to_account_fkey",
+        ),
+        (
+            "INSERT INTO transfers VALUES (gen_random_uuid(), 'grant', 'platform:grants', 'platform:revenue', 0, NULL, '', \
+             '', NULL, now())",
+            "transfers_amount_check",
+        ),
+        ("DELETE FROM users", "violates foreign key constraint"),
+    ];
+    for (statement, why) in refused {
+        let error = sql(&mut raw, statement).await.expect_err(statement).to_string();
+        assert!(error.contains(why), "{statement}: {error}");
+    }
+    in_order(&store).await;
+    store.close().await;
+}
+
+#[track_caller]
+fn remedy(result: Result<SqlStore, StoreError>) -> String {
+    match result {
+        Err(StoreError::Schema(text)) => text,
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("it opened"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_known_schema_is_served() {
+    let database = database().await;
+    let open = |options| SqlStore::open(&database.url, options);
+    assert!(remedy(open(SERVE).await).contains("no schema yet: create it with `velro migrate`"));
+    for options in [EMPTY_ONLY, EMPTY_ONLY, NEW, SERVE] {
+        let store = open(options).await.unwrap();
+        store.ping().await.unwrap();
+        store.close().await;
+    }
+    let pooled = SqlStore::open(&database.pooled_url, SERVE).await.unwrap();
+    pooled.ping().await.unwrap();
+    pooled.close().await;
+    let wrong = SqlStore::open("postgres://a:b@[/c", SERVE).await;
+    assert!(remedy(wrong).contains("not a valid postgres: URL"));
+
+    let mut raw = raw(&database).await;
+    migrations::apply(&mut raw, "CREATE TABLE later (x text)").await;
+    let (newest, known) = (migrations::newest() + 1, migrations::newest());
+    for options in [SERVE, EMPTY_ONLY, NEW] {
+        let store = open(options).await.unwrap();
+        store.ping().await.unwrap();
+        store.close().await;
+    }
+    let raise = format!("UPDATE schema_floor SET floor = {newest}");
+    sql(&mut raw, &raise).await.unwrap();
+    for options in [SERVE, EMPTY_ONLY, NEW] {
+        let text = remedy(open(options).await);
+        assert!(
+            text.contains(&format!("does not know migration {newest}")) && text.contains("start the newer `velro`"),
+            "{text}"
+        );
+    }
+    let lower = format!("UPDATE schema_floor SET floor = {known}; UPDATE _sqlx_migrations SET checksum = '\\x00'");
+    sql(&mut raw, &lower).await.unwrap();
+    for options in [SERVE, NEW] {
+        assert!(remedy(open(options).await).contains("is not the one this program knows"));
+    }
+}
+
+/// An older schema is brought up to date by whoever is told to, and by one of several only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_schema_is_migrated_once_and_only_on_request() {
+    let database = database().await;
+    let mut raw = raw(&database).await;
+    migrations::apply_first(&mut raw).await;
+    for options in [SERVE, EMPTY_ONLY] {
+        let text = remedy(SqlStore::open(&database.url, options).await);
+        assert!(text.contains("migration 2 is missing: run `velro migrate`"), "{text}");
+    }
+    let stores = join_all((0..6).map(|_| SqlStore::open(&database.url, NEW))).await;
+    for store in stores {
+        let store = store.unwrap();
+        store.ping().await.unwrap();
+        store.close().await;
+    }
+    let applied: i64 = sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations")
+        .fetch_one(&mut raw)
+        .await
+        .unwrap();
+    assert_eq!(applied, migrations::newest());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openers_that_meet_on_an_empty_database_make_one_schema() {
+    let database = database().await;
+    let urls = [&database.url, &database.pooled_url];
+    let opens = (0..6).map(|n| SqlStore::open(urls[n % 2], EMPTY_ONLY));
+    for store in join_all(opens).await {
+        let store = store.unwrap();
+        lived_in(&store).await;
+        store.close().await;
+    }
+}
+
+/// A schema that changes under a running server shows in the readiness check.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ping_notices_a_foreign_schema() {
+    let database = database().await;
+    let store = SqlStore::open(&database.url, NEW).await.unwrap();
+    store.ping().await.unwrap();
+    let mut raw = raw(&database).await;
+    let newest = migrations::newest();
+    for (change, says) in [
+        (
+            format!("DELETE FROM _sqlx_migrations WHERE version = {newest}"),
+            "older than this program",
+        ),
+        ("DROP TABLE _sqlx_migrations".to_owned(), "no schema yet"),
+    ] {
+        sql(&mut raw, &change).await.unwrap();
+        match store.ping().await {
+            Err(StoreError::Schema(text)) => assert!(text.contains(says), "{text}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    in_order(&store).await;
+    store.close().await;
+}
