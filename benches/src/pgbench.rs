@@ -49,6 +49,7 @@ impl Script {
         }
     }
 
+    /// A colon and a word are a variable to pgbench, in quotes too: in the JSON there is a space between them.
     fn text(self) -> String {
         let user = format!("('{ID_PREFIX}' || :person)");
         // The rows refer to each other, so the client makes the id, as Velro does; one random number would meet itself again.
@@ -60,11 +61,11 @@ impl Script {
                  dropped_parameters, provider_model, provider_input, price, price_basis, status, created_at, updated_at) \
                  VALUES ({id}, {user}::uuid, 'fal-ai/flux-pro/v1.1-ultra', 'fal', 'image', \
                  'a lighthouse in the fog at dawn, seen from a small boat', \
-                 '{{\"image_size\":\"landscape_4_3\",\"num_images\":1,\"output_format\":\"jpeg\",\"guidance_scale\":3.5,\
-                 \"num_inference_steps\":28,\"safety_tolerance\":2}}', '[]', 'fal-ai/flux-pro/v1.1-ultra', \
-                 '{{\"aspect_ratio\":\"4:3\",\"num_images\":1,\"output_format\":\"jpeg\",\"prompt\":\"a lighthouse in the fog \
-                 at dawn, seen from a small boat\",\"safety_tolerance\":\"2\",\"sync_mode\":false}}', 50, \
-                 '{{\"base\":50,\"factors\":[[\"num_images\",1]],\"count\":1}}', 'queued', now(), now());"
+                 '{{\"image_size\": \"landscape_4_3\",\"num_images\": 1,\"output_format\": \"jpeg\",\"guidance_scale\": 3.5,\
+                 \"num_inference_steps\": 28,\"safety_tolerance\": 2}}', '[]', 'fal-ai/flux-pro/v1.1-ultra', \
+                 '{{\"aspect_ratio\": \"4-3\",\"num_images\": 1,\"output_format\": \"jpeg\",\"prompt\": \"a lighthouse in the fog \
+                 at dawn, seen from a small boat\",\"safety_tolerance\": \"2\",\"sync_mode\": false}}', 50, \
+                 '{{\"base\": 50,\"factors\": [[\"num_images\",1]],\"count\": 1}}', 'queued', now(), now());"
             )
         };
         let insert_line = |id: &str| {
@@ -72,8 +73,8 @@ impl Script {
                 "INSERT INTO statement_lines (id, user_id, line_type, amount, balance_after, description, generation_id, \
                  metadata, created_at) VALUES (gen_random_uuid(), {user}::uuid, 'usage', -50, 1000, \
                  'Generation with fal-ai/flux-pro/v1.1-ultra', {id}, \
-                 '{{\"generation_id\":\"00000000-0000-0000-0000-000000000000\",\
-                 \"model_id\":\"fal-ai/flux-pro/v1.1-ultra\"}}', now());"
+                 '{{\"generation_id\": \"00000000-0000-0000-0000-000000000000\",\
+                 \"model_id\": \"fal-ai/flux-pro/v1.1-ultra\"}}', now());"
             )
         };
         let person = format!("\\set person random({FIRST}, {})\n", FIRST + PEOPLE - 1);
@@ -89,7 +90,7 @@ impl Script {
                     "{person}\\set h random(10000000, 99999999)\n\\set g random(100000000000, 999999999999)\nBEGIN;\n{spend}\n{}\n\
                      INSERT INTO holds (generation_id, account_id, amount, created_at) VALUES ({id}, {user}, 50, now());\n\
                      {}\nINSERT INTO events (generation_id, kind, data, created_at) \
-                     VALUES ({id}, 'queued', '{{\"status\":\"queued\"}}', now());\nCOMMIT;\n",
+                     VALUES ({id}, 'queued', '{{\"status\": \"queued\"}}', now());\nCOMMIT;\n",
                     insert_generation(&id),
                     insert_line(&id)
                 )
