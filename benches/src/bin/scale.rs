@@ -233,7 +233,11 @@ impl Scale {
         let adopted = began.elapsed();
         tokio::time::sleep(Duration::from_secs(2)).await;
         let again = cpu::resident(velro.pid())?;
-        ensure!(sim.bought_twice().is_empty(), "something was bought twice");
+        let bought = sim.requests().len();
+        ensure!(
+            bought == jobs as usize,
+            "{bought} requests reached the provider for {jobs} jobs"
+        );
         let per = |resident: u64| resident.saturating_sub(nothing) as f64 / f64::from(jobs);
         let row = InFlight {
             over: kind.name(),

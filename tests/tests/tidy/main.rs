@@ -117,7 +117,10 @@ fn sources() -> &'static [Source] {
     static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let below = |folder| Source::below(root, folder).unwrap_or_else(|error| panic!("{error}"));
-        let all: Vec<Source> = ["server", "plugins", "tests", "benches"].into_iter().flat_map(below).collect();
+        let all: Vec<Source> = ["server", "plugins", "tests", "benches"]
+            .into_iter()
+            .flat_map(below)
+            .collect();
         assert!(
             all.len() > 50,
             "only {} files: is {} the repository?",
