@@ -8,10 +8,10 @@ ALL      := --workspace --all-targets $(FEATURES)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run deps build lint unit doc services storm test
+.PHONY: help run deps build lint unit doc services storm bench bench-scale test
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Start the server on http://127.0.0.1:8000 (data in ./data)
 	cargo run --release
@@ -46,6 +46,15 @@ GENERATIONS ?= 2000
 storm: build ## The long storm over replicas: make storm SEED=7 GENERATIONS=2000
 	$(call phase,storm with seed $(SEED))
 	cargo run -q -p tests $(FEATURES) --bin storm -- --seed $(SEED) --generations $(GENERATIONS)
+
+# Measured is what is shipped: the release build without failpoints. ARGS="--seconds 10 --only submit" and the like.
+bench: ## Submits per second against pgbench, CPU per request against a hello world: ratios of one run, in minutes
+	@cargo build -q --release -p velro -p benches
+	@cargo run -q --release -p velro -p benches --bin bench -- $(ARGS)
+
+bench-scale: ## Memory and CPU as what waits and what is in flight grows ten-fold by ten-fold
+	@cargo build -q --release -p velro -p benches
+	@cargo run -q --release -p velro -p benches --bin scale -- $(ARGS)
 
 test: deps lint build ## Everything: install what is missing, lint, all tests, documentation
 	$(call phase,tests)

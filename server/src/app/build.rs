@@ -33,6 +33,10 @@ use crate::worker::{Settings, Tools, Worker};
 /// How long one call of the store may keep a request waiting.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
 
+/// The same for the worker, longer than a writer tries twice: a server that is gone without a word must not freeze it
+/// while its lease goes on.
+const WORKER_PATIENCE: Duration = Duration::from_secs(40);
+
 /// Everything a process has.
 pub(super) struct App {
     pub(super) services: Arc<Services>,
@@ -64,7 +68,7 @@ impl App {
         let live = Arc::new(Live::default());
         let queue = queue(&config, link.as_ref(), &live);
         let outputs = Arc::new(Outputs::new(&config)?);
-        // A request waits for the store for so long and no longer; the worker has its own patience.
+        // A request waits for the store for so long and no longer; the worker has more patience.
         let promptly = Arc::new(Prompt(REQUEST_PATIENCE));
         let prompt_store: Arc<dyn Store> = Arc::new(Wrapped::new(Arc::clone(&store), promptly));
         let auth = Arc::new(Auth::new(&config, Arc::clone(&prompt_store)));
@@ -78,7 +82,7 @@ impl App {
             metrics: Arc::clone(&metrics),
         });
         let tools = Tools {
-            store: Arc::clone(&store),
+            store: Arc::new(Wrapped::new(Arc::clone(&store), Arc::new(Prompt(WORKER_PATIENCE)))),
             queue: Arc::clone(&queue),
             live: Arc::clone(&live),
             shelf: Arc::clone(&shelf),

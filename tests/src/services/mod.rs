@@ -26,6 +26,7 @@ mod shared;
 
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Postgres, PostgresOptions};
+pub use programs::find as program;
 pub use proxy::Proxy;
 pub use redis::{Persistence, Redis};
 pub use shared::{Database, PGBOUNCER, POSTGRES, REDIS, Services, Shared, shared};

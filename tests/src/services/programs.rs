@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 ///
 /// # Errors
 /// When it is not installed.
-pub(super) fn find(program: &str) -> Result<PathBuf> {
+pub fn find(program: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path);
     // Debian keeps servers out of the PATH of plain users.

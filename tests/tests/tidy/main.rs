@@ -135,7 +135,10 @@ fn sources() -> &'static [Source] {
     static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let below = |folder| Source::below(root, folder).unwrap_or_else(|error| panic!("{error}"));
-        let all: Vec<Source> = ["server", "plugins", "tests"].into_iter().flat_map(below).collect();
+        let all: Vec<Source> = ["server", "plugins", "tests", "benches"]
+            .into_iter()
+            .flat_map(below)
+            .collect();
         assert!(
             all.len() > 50,
             "only {} files: is {} the repository?",
@@ -149,7 +152,10 @@ fn sources() -> &'static [Source] {
 
 /// The files that are shipped.
 fn shipped() -> impl Iterator<Item = &'static Source> {
-    sources().iter().filter(|source| !source.path.starts_with("tests/"))
+    let tools = ["tests/", "benches/"];
+    sources()
+        .iter()
+        .filter(move |source| !tools.iter().any(|folder| source.path.starts_with(folder)))
 }
 
 fn assert_none(faults: Vec<String>) {

@@ -67,15 +67,6 @@ impl BulkWrite for BeginAttempt {
     type Out = Option<(Work, Vec<Event>)>;
 
     async fn apply_all(conn: &mut Conn<'_>, requests: &[&Self]) -> Result<Vec<Self::Out>> {
-        let mut ends: BTreeMap<&str, Micros> = BTreeMap::new();
-        for request in requests {
-            let end = ends.entry(&request.worker).or_insert(request.lease_until);
-            *end = (*end).max(request.lease_until);
-        }
-        for (worker, until) in ends {
-            hold_lease(conn, worker, until).await?;
-        }
-
         let pending = to_json(&Pending::Start)?;
         // Whoever comes first for a generation begins it.
         let mut seen = BTreeSet::new();
@@ -101,6 +92,15 @@ impl BulkWrite for BeginAttempt {
             .collect::<Result<_>>()?;
         let ids: Vec<GenerationId> = begun.keys().copied().collect();
         let attempts = conn.all(INSERT_FIRST, args![&rows, &to_json(&ids)?]).await?;
+        // After the generations, as everywhere.
+        let mut ends: BTreeMap<&str, Micros> = BTreeMap::new();
+        for request in requests {
+            let end = ends.entry(&request.worker).or_insert(request.lease_until);
+            *end = (*end).max(request.lease_until);
+        }
+        for (worker, until) in ends {
+            hold_lease(conn, worker, until).await?;
+        }
         let mut attempts: HashMap<AttemptId, Attempt> = attempts
             .iter()
             .map(|row| rows::attempt(row).map(|a| (a.id, a)))

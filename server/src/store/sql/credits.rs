@@ -96,8 +96,15 @@ impl Write for Grant {
         // Whoever comes second waits for the account, and finds the key taken; the constraint catches what is left: the
         // same key for another user at the same moment, which is tried again.
         if let Some(key) = &self.idempotency_key {
-            let sql = sql!("SELECT 1 FROM transfers WHERE idempotency_key = $1");
-            if conn.optional(sql, args![key]).await?.is_some() {
+            let sql = sql!("SELECT to_account FROM transfers WHERE idempotency_key = $1");
+            if let Some(row) = conn.optional(sql, args![key]).await? {
+                let receiver: String = row.get("to_account")?;
+                if receiver != self.user_id.to_string() {
+                    return Err(anyhow::anyhow!(
+                        "the key {key} was used for a grant to somebody else: nothing was given"
+                    )
+                    .into());
+                }
                 return Ok(Some(Granted {
                     available: before,
                     replayed: true,

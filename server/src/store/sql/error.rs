@@ -49,6 +49,12 @@ impl Fault {
         sqlstate(&**e) == Some("55P03")
     }
 
+    /// True when the next try would only wait as long: no answer, or no connection to be had.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        let no_connection = |e: &sqlx::Error| matches!(e, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed);
+        matches!(self, Fault::TooSlow) || matches!(self, Fault::Sql(e) if no_connection(e))
+    }
+
     /// True when the connection is of no use any more, or the server behind it.
     pub(super) fn is_disconnected(&self) -> bool {
         match self {

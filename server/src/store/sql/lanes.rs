@@ -5,8 +5,10 @@
 //! account, each by id), which a transaction of several kinds could not. Submits of one user pass through one writer, so
 //! that a process spends them in the order in which they arrived, and steps of one attempt too.
 
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use super::postgres::CONNECTIONS;
 use super::session::Source;
 use super::writer::{self, BulkWrite, Write, Writer};
 use crate::store::{BeginAttempt, NewGeneration, Result, SaveStep, Saved, Settle, Settled, Submitted};
@@ -25,7 +27,12 @@ pub(super) struct ByKind {
     steps: [Writer; 2],
     settles: Writer,
     source: Source,
+    /// Room on the pool for changes on their own, so that they cannot keep the writers waiting.
+    alone: Semaphore,
 }
+
+/// Changes on their own at once; the writers need the rest of the pool.
+const ALONE: usize = CONNECTIONS as usize - 6;
 
 impl Lanes {
     pub(super) fn one(source: Source) -> Lanes {
@@ -40,6 +47,7 @@ impl Lanes {
             steps: [writer(), writer()],
             settles: writer(),
             source,
+            alone: Semaphore::new(ALONE),
         }))
     }
 
@@ -47,7 +55,11 @@ impl Lanes {
     pub(super) async fn run<W: Write>(&self, write: W) -> Result<W::Out> {
         match self {
             Lanes::One(writer) => writer.run(write).await,
-            Lanes::ByKind(by) => writer::alone(by.source.clone(), write).await,
+            Lanes::ByKind(by) => {
+                // It is never closed, and with or without a place the pool decides.
+                let _place = by.alone.acquire().await;
+                writer::alone(by.source.clone(), write).await
+            }
         }
     }
 

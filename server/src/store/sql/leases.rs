@@ -69,7 +69,8 @@ impl Write for Adopt {
 
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Vec<Adopted>> {
         // Looked up before this worker's own lease is extended: what it lost itself is among it. In PostgreSQL several
-        // workers look at once: each skips what another one is taking.
+        // workers look at once: each skips what another one is taking. By due time, because no index has that order: by id,
+        // the planner would walk the primary key through everything that is over to find the few that are not.
         let sql = sql!(
             sqlite: "SELECT id FROM attempts WHERE lease_owner IS NULL \
                 AND state IN ('prepared', 'sending', 'accepted', 'unknown') AND (state <> 'unknown' OR inbox IS NOT NULL) \
@@ -81,7 +82,7 @@ impl Write for Adopt {
             postgres: "SELECT id FROM attempts WHERE state IN ('prepared', 'sending', 'accepted', 'unknown') \
                 AND (state <> 'unknown' OR inbox IS NOT NULL) AND (lease_owner IS NULL \
                  OR lease_owner = ANY (ARRAY (SELECT worker FROM leases WHERE lease_until <= $1))) \
-                ORDER BY id LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED",
+                ORDER BY due_at, id LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED",
         );
         let free = conn.all(sql, args![self.now, self.limit]).await?;
         let free = free
@@ -120,9 +121,14 @@ impl Write for Adopt {
 /// A worker that is dead and holds nothing needs no row.
 async fn forget_dead_workers(conn: &mut Conn<'_>, now: Micros) -> Result<()> {
     let sql = sql!(
-        "DELETE FROM leases WHERE lease_until <= $1 AND NOT EXISTS \
-         (SELECT 1 FROM attempts AS a WHERE a.lease_owner = leases.worker \
-          AND a.state IN ('prepared', 'sending', 'accepted', 'unknown'))"
+        sqlite: "DELETE FROM leases WHERE lease_until <= $1 AND NOT EXISTS \
+            (SELECT 1 FROM attempts AS a WHERE a.lease_owner = leases.worker \
+             AND a.state IN ('prepared', 'sending', 'accepted', 'unknown'))",
+        // Several workers tidy up at once, and none waits for another one's row.
+        postgres: "DELETE FROM leases WHERE worker IN \
+            (SELECT worker FROM leases WHERE lease_until <= $1 FOR UPDATE SKIP LOCKED) AND NOT EXISTS \
+            (SELECT 1 FROM attempts AS a WHERE a.lease_owner = leases.worker \
+             AND a.state IN ('prepared', 'sending', 'accepted', 'unknown'))",
     );
     conn.execute(sql, args![now]).await?;
     Ok(())
@@ -169,8 +175,13 @@ impl Write for ReleaseLeases {
         );
         let released = conn.execute(sql, args![&self.worker, &to_json(&self.keep)?]).await?;
         if self.keep.is_empty() {
-            conn.execute(sql!("DELETE FROM leases WHERE worker = $1"), args![&self.worker])
-                .await?;
+            // Run out, not removed: a begin of this worker may be in flight, and an attempt whose owner has no row would
+            // be adopted by nobody.
+            let sql = sql!(
+                sqlite: "UPDATE leases SET lease_until = 0 WHERE worker = $1",
+                postgres: "UPDATE leases SET lease_until = 'epoch' WHERE worker = $1",
+            );
+            conn.execute(sql, args![&self.worker]).await?;
         }
         Ok(released)
     }

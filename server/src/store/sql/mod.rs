@@ -41,7 +41,7 @@ use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{Postgres, Sqlite, Transaction};
 
-use self::conn::{Conn, args, sql};
+use self::conn::{Conn, Dialect, args, sql};
 use self::error::Fault;
 use self::lanes::Lanes;
 use self::session::Source;
@@ -145,7 +145,14 @@ impl SqlStore {
         Ok(match &self.readers {
             Readers::Sqlite(pool) => Reading::SqliteMoment(pool.begin().await.map_err(Fault::from)?),
             Readers::Postgres { pool, named } => {
-                let begin = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+                let begin = pool.begin_with(match named {
+                    true => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+                    // Not set for the connection: a pooler knows no options at the start of a session.
+                    false => {
+                        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '10s'; \
+                         SET LOCAL random_page_cost = 1.1"
+                    }
+                });
                 Reading::PostgresMoment {
                     transaction: begin.await.map_err(Fault::from)?,
                     named: *named,
@@ -237,7 +244,13 @@ impl Store for SqlStore {
     }
 
     async fn verify_ledger(&self) -> Result<LedgerReport> {
-        Ok(verify::ledger(&mut self.moment().await?.conn()).await?)
+        let mut moment = self.moment().await?;
+        let mut conn = moment.conn();
+        if conn.dialect() == Dialect::Postgres {
+            // It looks at everything, however long that takes.
+            conn.command("SET LOCAL statement_timeout = 0").await?;
+        }
+        Ok(verify::ledger(&mut conn).await?)
     }
 
     async fn create_project(&self, project: NewProject) -> Result<Project> {
@@ -264,6 +277,9 @@ impl Store for SqlStore {
     }
 
     async fn delete_project(&self, owner: UserId, id: ProjectId) -> Result<bool> {
+        // Emptied first, some at a time: all at once would lock every generation of a large one.
+        let empty = || projects::EmptyProject { owner, id };
+        while self.lanes.run(empty()).await? {}
         self.lanes.run(projects::DeleteProject { owner, id }).await
     }
 

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
 use std::str::FromStr;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
 use super::OpenOptions;
@@ -22,11 +22,13 @@ use crate::store::StoreError;
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
 
 /// Connections of each pool.
-const CONNECTIONS: u32 = 12;
+pub(super) const CONNECTIONS: u32 = 12;
 /// How long to wait for a connection before the database counts as not available.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that was idle for longer is asked for a sign of life before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+/// How long a connection may take to say that it is fit for the next; longer than a statement may.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(12);
 /// How long to wait for a server that is just starting.
 const START_PATIENCE: Duration = Duration::from_secs(15);
 /// Advisory lock of whoever changes the schema.
@@ -45,15 +47,17 @@ pub(super) async fn open(url: &str, options: OpenOptions) -> Result<Opened, Stor
     let conn = with_schema(&connect, named, options).await?;
     // It was only needed for this; an error would say that it is gone already.
     drop(conn.close().await);
-    let pool = |limited: bool| {
-        let connect = match (limited, named) {
+    let pool = || {
+        let connect = match named {
             // A pooler knows no options at the start of a session.
-            (true, true) => connect.clone().options([
+            true => connect.clone().options([
                 ("lock_timeout", "5s"),
                 ("statement_timeout", "10s"),
                 ("idle_in_transaction_session_timeout", "10s"),
+                // Batches are given as JSON, of which the planner knows no length: it must not read whole tables for one.
+                ("random_page_cost", "1.1"),
             ]),
-            _ => connect.clone(),
+            false => connect.clone(),
         };
         PgPoolOptions::new()
             .max_connections(CONNECTIONS)
@@ -67,11 +71,20 @@ pub(super) async fn open(url: &str, options: OpenOptions) -> Result<Opened, Stor
                     }
                 })
             })
+            // What was given up in the middle may wait for a server that is gone without a word; its place must not.
+            .after_release(|conn, _| {
+                Box::pin(async move {
+                    match timeout(RELEASE_PATIENCE, conn.ping()).await {
+                        Ok(alive) => alive.map(|()| true),
+                        Err(_) => Err(sqlx::Error::PoolTimedOut),
+                    }
+                })
+            })
             .connect_lazy_with(connect)
     };
     Ok(Opened {
-        writers: pool(true),
-        readers: pool(true),
+        writers: pool(),
+        readers: pool(),
         named,
     })
 }
@@ -92,7 +105,10 @@ async fn with_schema(
     if options.migrate || options.create {
         migrate(&mut conn, named, options).await?;
     }
-    schema::check(&mut Conn::Postgres { conn: &mut conn, named }, &MIGRATIONS).await?;
+    // In a transaction: through a pooler only there do two messages reach one server.
+    let mut look = conn.begin().await.map_err(Fault::from)?;
+    schema::check(&mut Conn::Postgres { conn: &mut look, named }, &MIGRATIONS).await?;
+    look.rollback().await.map_err(Fault::from)?;
     Ok(conn)
 }
 

@@ -128,6 +128,32 @@ impl Write for UpdateProject {
     }
 }
 
+/// Generations that are taken out of a project in one transaction.
+const AT_A_TIME: u32 = 1000;
+
+/// Takes some generations out of the owner's project; true when there may be more.
+pub(super) struct EmptyProject {
+    pub(super) owner: UserId,
+    pub(super) id: ProjectId,
+}
+
+#[async_trait]
+impl Write for EmptyProject {
+    type Out = bool;
+
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<bool> {
+        let sql = sql!(
+            sqlite: "UPDATE generations SET project_id = NULL WHERE id IN (SELECT g.id FROM generations AS g \
+                JOIN projects AS p ON p.id = g.project_id AND p.user_id = $2 WHERE g.project_id = $1 LIMIT $3)",
+            postgres: "UPDATE generations SET project_id = NULL WHERE id IN (SELECT g.id FROM generations AS g \
+                JOIN projects AS p ON p.id = g.project_id AND p.user_id = $2 WHERE g.project_id = $1 \
+                ORDER BY g.id LIMIT $3 FOR NO KEY UPDATE OF g)",
+        );
+        let taken_out = conn.execute(sql, args![self.id, self.owner, AT_A_TIME]).await?;
+        Ok(taken_out >= u64::from(AT_A_TIME))
+    }
+}
+
 /// Removes the owner's project; its generations stay, without one.
 pub(super) struct DeleteProject {
     pub(super) owner: UserId,

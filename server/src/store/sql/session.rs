@@ -10,7 +10,7 @@ use super::error::Result;
 
 /// Begins a transaction with limits for what it may wait: through a pooler they cannot be set for the connection.
 const BEGIN_WITH_LIMITS: &str = "BEGIN; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '10s'; \
-     SET LOCAL idle_in_transaction_session_timeout = '10s'";
+     SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL random_page_cost = 1.1";
 
 /// Where connections come from; cheap to clone.
 #[derive(Clone)]

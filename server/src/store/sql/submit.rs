@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use super::books::{Books, Purpose};
 use super::bulk::Bulk;
-use super::conn::{Conn, Sql, args, sql};
+use super::conn::{Conn, Dialect, Sql, args, sql};
 use super::error::Result;
 use super::events::{self, NewEvent};
 use super::generations;
@@ -153,7 +153,9 @@ impl BulkWrite for NewGeneration {
 
 /// In PostgreSQL the accounts are locked in the order of their ids, so that parallel batches spend one after the other. Keys
 /// and projects are read as of the beginning of the statement: what another transaction wrote while this one waited for a
-/// lock is refused by the constraints, and the request is tried again.
+/// lock is refused by the constraints, and the request is tried again. Keys are looked up one by one (the limit keeps the
+/// planner from joining): the plan of this statement is kept, and one that was made while the table was small would read
+/// all of it for every batch until the next ANALYZE.
 const ASK: Sql = sql!(
     sqlite: "SELECT a.user_id AS account, a.balance, a.held, k.fingerprint, k.generation_id, \
         (j.value->>'project' IS NULL OR EXISTS (SELECT 1 FROM projects AS p \
@@ -167,10 +169,17 @@ const ASK: Sql = sql!(
         a AS MATERIALIZED (SELECT user_id, balance, held FROM accounts \
          WHERE id IN (SELECT \"user\"::text FROM j) ORDER BY id FOR NO KEY UPDATE) \
         SELECT a.user_id AS account, a.balance, a.held, k.fingerprint, k.generation_id, \
-        (j.project IS NULL OR EXISTS (SELECT 1 FROM projects AS p \
-         WHERE p.id = j.project AND p.user_id = j.\"user\")) AS project_is_theirs \
+        (j.project IS NULL OR (SELECT p.user_id = j.\"user\" FROM projects AS p WHERE p.id = j.project) IS TRUE) \
+         AS project_is_theirs \
         FROM j LEFT JOIN a ON a.user_id = j.\"user\" \
-        LEFT JOIN idempotency_keys AS k ON k.user_id = j.\"user\" AND k.key = j.key ORDER BY j.index",
+        LEFT JOIN LATERAL (SELECT i.fingerprint, i.generation_id FROM idempotency_keys AS i \
+         WHERE i.user_id = j.\"user\" AND i.key = j.key LIMIT 1) AS k ON true ORDER BY j.index",
+);
+
+const LOCK_ACCOUNTS: Sql = sql!(
+    sqlite: "",
+    postgres: "SELECT 1 FROM accounts WHERE id IN (SELECT \"user\" FROM json_to_recordset($1::json) AS j (\"user\" text)) \
+        ORDER BY id FOR NO KEY UPDATE",
 );
 
 /// One look at everything the decisions need.
@@ -185,7 +194,13 @@ async fn ask(conn: &mut Conn<'_>, requests: &[&NewGeneration]) -> Result<Vec<Kno
             key: r.idempotency.as_ref().map(|k| k.key.as_str()),
         })
         .collect();
-    let rows = conn.all(ASK, args![&to_json(&questions)?]).await?;
+    let questions = to_json(&questions)?;
+    if conn.dialect() == Dialect::Postgres && requests.iter().any(|r| r.idempotency.is_some()) {
+        // Locked by a statement of its own, so that the next one sees the keys of whoever was faster: a client that repeats
+        // itself at two processes at once would undo a whole batch.
+        conn.all(LOCK_ACCOUNTS, args![&questions]).await?;
+    }
+    let rows = conn.all(ASK, args![&questions]).await?;
     if rows.len() != requests.len() {
         return Err(anyhow::anyhow!("{} questions got {} answers", requests.len(), rows.len()).into());
     }

@@ -19,7 +19,7 @@ use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::conn::{Conn, Dialect};
 use super::error::{Fault, Result};
@@ -133,6 +133,8 @@ trait Unit: Send {
     async fn run(&mut self, conn: &mut Conn<'_>) -> Result<()>;
     /// Carries one of them out in the open transaction.
     async fn run_one(&mut self, conn: &mut Conn<'_>, index: usize) -> Result<()>;
+    /// True when the caller of one of them has gone away meanwhile.
+    fn is_abandoned(&self, index: usize) -> bool;
     /// Gives one of them an error for an answer.
     fn fail(&mut self, index: usize, error: StoreError);
     /// Tells the callers.
@@ -224,6 +226,10 @@ impl<B: BulkWrite> Unit for Group<B> {
         };
         self.answers[index] = Some(answer);
         Ok(())
+    }
+
+    fn is_abandoned(&self, index: usize) -> bool {
+        self.replies.get(index).is_some_and(Reply::is_closed)
     }
 
     fn fail(&mut self, index: usize, error: StoreError) {
@@ -388,9 +394,14 @@ impl Task {
             return;
         }
         tracing::debug!(?fault, "a transaction was lost; trying its members one by one");
+        let give_up = Instant::now() + PATIENCE;
         let mut gone = false;
         for unit in units {
             for index in 0..unit.prune() {
+                if unit.is_abandoned(index) {
+                    continue;
+                }
+                gone |= Instant::now() >= give_up;
                 if gone {
                     let error = anyhow::anyhow!("the connection broke");
                     unit.fail(index, StoreError::Unavailable(error));
@@ -425,7 +436,7 @@ impl Task {
             if fault.is_conflict() && tries < TRIES {
                 continue;
             }
-            let gone = fault.is_disconnected() || matches!(fault, Fault::TooSlow);
+            let gone = fault.is_disconnected() || fault.is_out_of_reach();
             unit.fail(index, fault.into());
             return gone;
         }
