@@ -7,6 +7,8 @@ use futures_util::future::join_all;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use std::str::FromStr;
+use std::sync::Arc;
+use tests::harness::{SOON, eventually};
 use tests::services::{Database, shared};
 use tests::store_suite::damage::damages;
 use tests::store_suite::fixtures::*;
@@ -266,4 +268,71 @@ async fn ping_notices_a_foreign_schema() {
     }
     in_order(&store).await;
     store.close().await;
+}
+
+/// A worker stops while a begin of its own still waits for a row: whatever the order, somebody else can go on with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_begin_in_flight_is_not_orphaned_by_a_drain() {
+    let database = database().await;
+    let store = Arc::new(SqlStore::open(&database.url, NEW).await.unwrap());
+    let user = somebody(&*store, 100).await.id;
+    let generation = submit(&*store, request(user, 5)).await;
+    let mut raw = raw(&database).await;
+    sql(&mut raw, "BEGIN; SELECT 1 FROM generations FOR UPDATE")
+        .await
+        .unwrap();
+
+    let beginning = {
+        let (store, begin) = (Arc::clone(&store), begin(generation.id, WORKER));
+        tokio::spawn(async move { store.begin_attempt(begin).await })
+    };
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("the begin waits for the row", SOON, || async {
+        let mut look = self::raw(&database).await;
+        let count: i64 = sqlx::query_scalar(waiting).fetch_one(&mut look).await.unwrap();
+        (count > 0).then_some(())
+    })
+    .await;
+    let releasing = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.release_leases(WORKER, &[]).await })
+    };
+    sql(&mut raw, "ROLLBACK").await.unwrap();
+    releasing.await.unwrap().unwrap();
+    let (work, _) = beginning.await.unwrap().unwrap().unwrap();
+    let adopted = store.adopt("worker-2", at(200), at(300), 10).await.unwrap();
+    let adopted: Vec<_> = adopted.into_iter().map(|a| a.attempt_id).collect();
+    assert_eq!(adopted, [work.attempt.id], "nobody would ever go on with it");
+    store.close().await;
+}
+
+/// The few attempts that go on are found among very many that are over without a walk through all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn adopting_does_not_read_what_is_over() {
+    let database = database().await;
+    let store = SqlStore::open(&database.url, NEW).await.unwrap();
+    let user = somebody(&store, 100).await.id;
+    begun(&store, user, 5).await;
+    let mut raw = raw(&database).await;
+    // Two hundred thousand, of which somebody holds twenty thousand and the rest is over.
+    let fill = "SET session_replication_role = replica; \
+        INSERT INTO attempts (id, generation_id, ordinal, provider, state, pending, due_at, deadline_at, lease_owner, \
+        created_at, updated_at) SELECT gen_random_uuid(), gen_random_uuid(), 1, 'sandbox', \
+        CASE WHEN n <= 20000 THEN 'accepted' ELSE 'finished' END, '{}', now(), now(), \
+        CASE WHEN n <= 20000 THEN 'worker-1' END, now(), now() FROM generate_series(1, 200000) AS n; ANALYZE attempts";
+    sql(&mut raw, fill).await.unwrap();
+    sql(&mut raw, "SELECT pg_stat_reset()").await.unwrap();
+    assert!(store.adopt("worker-2", at(21), at(121), 500).await.unwrap().is_empty());
+    store.close().await;
+    let read = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint FROM pg_stat_user_tables \
+        WHERE relname = 'attempts'";
+    // The server tells its counts a moment after the connection is gone.
+    let rows = eventually("the reads are counted", SOON, || async {
+        let mut look = self::raw(&database).await;
+        let rows: i64 = sqlx::query_scalar(read).fetch_one(&mut look).await.unwrap();
+        (rows > 0).then_some(rows)
+    })
+    .await;
+    assert!(rows < 50_000, "{rows} rows were read to find that nothing is free");
 }
