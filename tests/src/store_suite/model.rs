@@ -13,7 +13,7 @@ use velro::id::{AttemptId, GenerationId, UserId};
 use velro::ledger::Credits;
 use velro::store::{
     Cancelled, Grant, Granted, NextAttempt, Resolution, Resolve, Resolved, SaveStep, Saved, Settle, Settled, Store,
-    Submitted, Verdict,
+    StoreError, Submitted, Verdict,
 };
 
 /// Users of a history.
@@ -128,7 +128,8 @@ struct World<'a> {
     jobs: Vec<Job>,
     /// (user, key) to (fingerprint, job).
     keys: std::collections::HashMap<(usize, u8), (bool, usize)>,
-    grants: std::collections::HashSet<u8>,
+    /// Who was given something under a key.
+    grants: std::collections::HashMap<u8, usize>,
 }
 
 /// See the [module](self). `stage` makes a fresh database for every history.
@@ -228,7 +229,11 @@ impl<'a> World<'a> {
     }
 
     async fn grant(&mut self, user: usize, amount: i64, key: Option<u8>) {
-        let fresh = key.is_none_or(|k| self.grants.insert(k));
+        let receiver = key.and_then(|k| self.grants.get(&k).copied());
+        let fresh = receiver.is_none();
+        if let Some(k) = key.filter(|_| fresh) {
+            self.grants.insert(k, user);
+        }
         if fresh {
             self.people[user].balance += amount;
             self.people[user].line("bonus", amount);
@@ -241,7 +246,13 @@ impl<'a> World<'a> {
             idempotency_key: key.map(|k| format!("grant-{k}")),
             now: at(5),
         };
-        let Granted { available, replayed } = self.store.grant(grant).await.unwrap().unwrap();
+        let granted = self.store.grant(grant).await;
+        if !fresh && receiver != Some(user) {
+            // A key that was used for somebody else gives nothing, and does not say that it had.
+            assert!(matches!(granted, Err(StoreError::Broken(_))), "{granted:?}");
+            return;
+        }
+        let Granted { available, replayed } = granted.unwrap().unwrap();
         let person = &self.people[user];
         assert_eq!((available.0, replayed), (person.balance - person.held, !fresh));
     }
