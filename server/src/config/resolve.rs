@@ -96,7 +96,7 @@ fn role(layers: &Layers, database_url: &Secret, has_redis: bool) -> Role {
             layers.place(key),
             format!(
                 "is \"{text}\" without REDIS_URL: other processes hear of new work and events by looking into the \
-                 database, which takes seconds"
+                 database, which takes seconds, and every worker begins its share of the limits alone"
             ),
         );
     }

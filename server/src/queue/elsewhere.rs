@@ -13,6 +13,10 @@ pub struct Elsewhere;
 
 #[async_trait]
 impl Queue for Elsewhere {
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     async fn enqueue(&self, _: &[Job]) -> Result<()> {
         Ok(())
     }
@@ -22,6 +26,10 @@ impl Queue for Elsewhere {
     }
 
     async fn occupy(&self, _: &[Job]) -> Result<()> {
+        Ok(())
+    }
+
+    async fn hold_only(&self, _: &[Job]) -> Result<()> {
         Ok(())
     }
 

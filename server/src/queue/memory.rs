@@ -173,6 +173,10 @@ impl MemoryQueue {
 
 #[async_trait]
 impl Queue for MemoryQueue {
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     async fn enqueue(&self, jobs: &[Job]) -> Result<()> {
         let mut is_news = false;
         for job in jobs {
@@ -195,6 +199,22 @@ impl Queue for MemoryQueue {
             let lane = lanes.entry((&*job.provider).into()).or_default();
             lane.withdraw(job.id);
             lane.occupy(job.id, job.user_id);
+        }
+        Ok(())
+    }
+
+    async fn hold_only(&self, jobs: &[Job]) -> Result<()> {
+        self.occupy(jobs).await?;
+        let mine: HashSet<GenerationId> = jobs.iter().map(|job| job.id).collect();
+        let mut is_news = false;
+        for lane in self.lanes().values_mut() {
+            let others = lane.running.keys().filter(|id| !mine.contains(id));
+            for id in others.copied().collect::<Vec<_>>() {
+                is_news |= lane.free(id);
+            }
+        }
+        if is_news {
+            self.changed.notify_one();
         }
         Ok(())
     }

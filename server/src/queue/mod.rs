@@ -70,13 +70,16 @@ pub type Result<T> = std::result::Result<T, QueueError>;
 pub enum Kept {
     /// Its slots are held for another while.
     Kept,
-    /// The queue has lost its data, or taken this process for dead. Occupy again what runs, enqueue again what waits.
+    /// The queue has lost its data, taken this process for dead, or was away. Say again what runs ([`Queue::hold_only`])
+    /// and enqueue again what waits.
     Lost,
 }
 
 /// A fair queue with slots.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
+    /// True when all processes claim from it, so that its limits hold over all of them.
+    fn is_shared(&self) -> bool;
     /// Adds jobs; one that waits or runs already is left as it is.
     async fn enqueue(&self, jobs: &[Job]) -> Result<()>;
     /// Takes the next job of a lane whose user has a free slot, and occupies a slot of this process. `None` when the
@@ -84,6 +87,9 @@ pub trait Queue: Send + Sync + 'static {
     async fn claim(&self, provider: &str, limits: LaneLimits) -> Result<Option<Job>>;
     /// Occupies slots of this process for jobs that run already, whatever the limits and whoever held them before.
     async fn occupy(&self, jobs: &[Job]) -> Result<()>;
+    /// Occupies slots for these jobs and for no others: every other slot of this process is free afterwards. Says all
+    /// that runs here, so that a claim or a free whose answer was lost is made good.
+    async fn hold_only(&self, jobs: &[Job]) -> Result<()>;
     /// Frees the slot that this process holds for a job. Harmless when it holds none.
     async fn free(&self, provider: &str, id: GenerationId) -> Result<()>;
     /// Takes out a job that is over: it waits no more, and its slot is free whoever held it. Harmless when there is none.

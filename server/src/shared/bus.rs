@@ -1,7 +1,9 @@
 //! Messages between replicas over one channel of Redis, at most once: what is lost costs time and nothing else.
 //!
 //! One task publishes what waits in a bounded channel, many messages per round trip; one task listens on a connection
-//! of its own and makes a new one whenever it, or Redis, was away. Own messages are not delivered to their sender.
+//! of its own and makes a new one whenever it, or Redis, was away. Own messages are not delivered to their sender, but
+//! they come back: a pulse every few seconds shows that the subscription is alive, because a connection that something
+//! on the way has forgotten is silent for ever.
 
 use futures_util::StreamExt;
 use std::collections::HashSet;
@@ -9,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
@@ -30,6 +32,12 @@ const FLUSH: Duration = Duration::from_millis(500);
 /// How long to rest after a subscription that failed.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// How often every process publishes something, if only an empty message.
+const PULSE: Duration = Duration::from_secs(5);
+
+/// Pulses that may be missing before a subscription counts as broken.
+const MISSING: u32 = 3;
+
 /// Length of the sender's id in front of every message.
 const ORIGIN: usize = 16;
 
@@ -40,6 +48,15 @@ pub struct Bus {
     link: Link,
     state: Arc<State>,
     _tasks: [AbortOnDropHandle<()>; 2],
+}
+
+/// What both tasks need.
+#[derive(Clone)]
+struct Place {
+    link: Link,
+    channel: String,
+    origin: Uuid,
+    pulse: Duration,
 }
 
 /// What waits to be published.
@@ -58,17 +75,33 @@ struct State {
 impl Bus {
     /// Joins the channel `name`; `deliver` gets what others publish from then on. Needs a running runtime.
     pub fn join(link: &Link, name: &str, deliver: impl Fn(&[u8]) + Send + Sync + 'static) -> Bus {
+        Bus::with_pulse(link, name, PULSE, deliver)
+    }
+
+    /// As [`Bus::join`], with another pulse.
+    pub fn with_pulse(
+        link: &Link,
+        name: &str,
+        pulse: Duration,
+        deliver: impl Fn(&[u8]) + Send + Sync + 'static,
+    ) -> Bus {
         let (waiting, queue) = mpsc::channel(WAITING);
         let (channel, origin) = (link.key(name), Uuid::now_v7());
         let state = Arc::new(State::default());
-        let listening = listen(link.clone(), channel.clone(), origin, Arc::clone(&state), deliver);
+        let place = Place {
+            link: link.clone(),
+            channel,
+            origin,
+            pulse,
+        };
+        let listening = listen(place.clone(), Arc::clone(&state), deliver);
         Bus {
             waiting,
             origin,
             link: link.clone(),
             state,
             _tasks: [
-                AbortOnDropHandle::new(tokio::spawn(publish(link.clone(), channel, queue))),
+                AbortOnDropHandle::new(tokio::spawn(publish(place, queue))),
                 AbortOnDropHandle::new(tokio::spawn(listening)),
             ],
         }
@@ -91,9 +124,9 @@ impl Bus {
         }
     }
 
-    /// True while what others publish arrives.
+    /// True while what others publish arrives. While Redis does not answer nobody can publish, so nothing does.
     pub fn is_listening(&self) -> bool {
-        self.state.is_listening.load(Ordering::Acquire)
+        self.link.is_up() && self.state.is_listening.load(Ordering::Acquire)
     }
 
     /// Grows whenever messages of others may have been missed.
@@ -102,9 +135,20 @@ impl Bus {
     }
 }
 
-async fn publish(link: Link, channel: String, mut queue: mpsc::Receiver<Item>) {
+async fn publish(place: Place, mut queue: mpsc::Receiver<Item>) {
+    let Place { link, channel, .. } = &place;
+    let mut pulse = interval(place.pulse);
+    pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut batch = Vec::with_capacity(TOGETHER);
-    while queue.recv_many(&mut batch, TOGETHER).await > 0 {
+    loop {
+        tokio::select! {
+            count = queue.recv_many(&mut batch, TOGETHER) => if count == 0 { return },
+            _ = pulse.tick() => {
+                // Nobody misses it when Redis is away.
+                let _ = link.pipe::<()>(redis::pipe().publish(channel, place.origin.as_bytes().as_slice()).ignore()).await;
+                continue;
+            }
+        }
         let mut commands = redis::pipe();
         // Equal messages (wake-ups) say nothing more the second time.
         let mut said = HashSet::new();
@@ -112,7 +156,7 @@ async fn publish(link: Link, channel: String, mut queue: mpsc::Receiver<Item>) {
             if let Item::Message(message) = item
                 && said.insert(message.as_slice())
             {
-                commands.publish(&channel, message).ignore();
+                commands.publish(channel, message).ignore();
             }
         }
         if !said.is_empty() && link.pipe::<()>(&commands).await.is_err() {
@@ -127,13 +171,14 @@ async fn publish(link: Link, channel: String, mut queue: mpsc::Receiver<Item>) {
     }
 }
 
-async fn listen(link: Link, channel: String, origin: Uuid, state: Arc<State>, deliver: impl Fn(&[u8])) {
+async fn listen(place: Place, state: Arc<State>, deliver: impl Fn(&[u8])) {
+    let Place { link, channel, .. } = &place;
     let mut recoveries = link.recoveries();
     loop {
         recoveries.mark_unchanged();
         let subscribing = async {
             let mut subscription = link.0.client.get_async_pubsub().await?;
-            subscription.subscribe(&channel).await?;
+            subscription.subscribe(channel).await?;
             Ok::<_, redis::RedisError>(subscription)
         };
         let Ok(Ok(mut subscription)) = timeout(SUBSCRIBE, subscribing).await else {
@@ -146,12 +191,14 @@ async fn listen(link: Link, channel: String, origin: Uuid, state: Arc<State>, de
             let mut messages = subscription.on_message();
             loop {
                 tokio::select! {
-                    message = messages.next() => match message {
-                        Some(message) => match message.get_payload_bytes().split_at_checked(ORIGIN) {
-                            Some((sender, message)) if sender != origin.as_bytes() => deliver(message),
+                    message = timeout(place.pulse * MISSING, messages.next()) => match message {
+                        Ok(Some(message)) => match message.get_payload_bytes().split_at_checked(ORIGIN) {
+                            // A pulse says nothing but that it came.
+                            Some((_, [])) => {}
+                            Some((sender, message)) if sender != place.origin.as_bytes() => deliver(message),
                             _ => {}
                         },
-                        None => break,
+                        Ok(None) | Err(_) => break,
                     },
                     // A connection that Redis does not know any more stays silent for ever.
                     _ = recoveries.changed() => break,

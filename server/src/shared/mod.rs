@@ -126,6 +126,11 @@ impl Link {
         self.0.recovered.subscribe()
     }
 
+    /// How often Redis has come back, as a number that changes whenever it does.
+    pub fn recovered(&self) -> u64 {
+        *self.0.recovered.borrow()
+    }
+
     /// A part went on without Redis.
     pub fn fell_back(&self, part: Part) {
         self.0.fallbacks[part as usize].fetch_add(1, Ordering::Relaxed);

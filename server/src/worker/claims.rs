@@ -2,9 +2,11 @@
 //!
 //! Without the queue nobody is kept waiting: jobs begin oldest first, and this worker stays within its share of the
 //! limits, which is a part of them for every worker that lives. Of several workers that begin the same job the store
-//! lets one win. When the queue answers again it is told what runs here, and what it missed is enqueued.
+//! lets one win. When the queue answers again it is told what runs here, and what it missed is enqueued; before that it
+//! is not asked, because it does not know how full its lanes are. A queue that each process has for itself never knows
+//! how much the others run, so with it a worker stays within its share always.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -12,11 +14,14 @@ use tokio::time::Instant;
 use super::{Running, Worker, job_of};
 use crate::catalog::{ProviderEntry, Registry};
 use crate::clock;
-use crate::id::{GenerationId, UserId};
+use crate::id::{AttemptId, GenerationId, UserId};
 use crate::queue::{Job, Kept, LaneLimits};
 
 /// How often the store is searched for jobs to begin while the queue does not answer.
 const SEARCH_EVERY: Duration = Duration::from_millis(500);
+
+/// How often the workers that live are counted.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// Rows read at once, and how often in one search; the next search goes on behind them.
 const PAGE: u32 = 500;
@@ -31,6 +36,11 @@ pub(super) struct Claims {
     next_search: Instant,
     /// Where the last search in the store ended.
     searched: Option<GenerationId>,
+    /// How many workers live, when that was asked last.
+    living: u32,
+    next_count: Instant,
+    /// This worker is among those that are counted.
+    is_counted: bool,
 }
 
 impl Default for Claims {
@@ -40,6 +50,9 @@ impl Default for Claims {
             is_without_queue: false,
             next_search: Instant::now(),
             searched: None,
+            living: 1,
+            next_count: Instant::now(),
+            is_counted: false,
         }
     }
 }
@@ -59,8 +72,15 @@ impl Worker {
             return;
         }
         let registry = self.tools.shelf.get();
+        if self.claims.is_without_queue {
+            return self.claim_from_store(&registry).await;
+        }
+        let sharers = match self.tools.queue.is_shared() {
+            true => 1,
+            false => self.sharers().await,
+        };
         for provider in registry.providers.values().filter(|p| p.enabled) {
-            let limits = limits_of(provider);
+            let limits = share_of(limits_of(provider), sharers);
             loop {
                 if self.is_busy() {
                     // Still hungry: the next step that ends asks again.
@@ -70,9 +90,7 @@ impl Worker {
                     Ok(Some(job)) => self.begin(&job),
                     Ok(None) => break,
                     Err(error) => {
-                        if !self.claims.is_without_queue {
-                            tracing::warn!(error = %error, "cannot claim; beginning what is stored, oldest first");
-                        }
+                        tracing::warn!(error = %error, "cannot claim; beginning what is stored, oldest first");
                         self.claims.is_without_queue = true;
                         return self.claim_from_store(&registry).await;
                     }
@@ -82,21 +100,36 @@ impl Worker {
         self.claims.is_hungry = false;
     }
 
+    /// How many workers share the limits: those that live, this one among them.
+    async fn sharers(&mut self) -> u32 {
+        let now = Instant::now();
+        if now < self.claims.next_count {
+            return self.claims.living;
+        }
+        self.claims.next_count = now + COUNT_EVERY;
+        let (store, name) = (&self.tools.store, &self.settings.name);
+        if !self.claims.is_counted {
+            // Before its first heartbeat nobody would count it.
+            let until = clock::now().plus(self.settings.lease);
+            self.claims.is_counted = store.extend_leases(name, until).await.is_ok();
+        }
+        match store.living_workers(clock::now()).await {
+            Ok(living) => self.claims.living = living.max(1),
+            Err(error) => tracing::warn!(error = %error, "cannot count the living workers"),
+        }
+        self.claims.living
+    }
+
     /// Begins what waits in the store, as far as this worker's share of the limits allows.
     async fn claim_from_store(&mut self, registry: &Registry) {
         if Instant::now() < self.claims.next_search {
             return;
         }
         self.claims.next_search = Instant::now() + SEARCH_EVERY;
-        let living = match self.tools.store.living_workers(clock::now()).await {
-            Ok(living) => living,
-            Err(error) => return tracing::warn!(error = %error, "cannot count the living workers"),
-        };
+        let sharers = self.sharers().await;
         let mut load = Load::default();
         self.running()
             .for_each(|running| load.add(&running.provider, running.user_id));
-        // A worker that holds nothing has no lease to be counted by.
-        let sharers = living + u32::from(load.by_lane.is_empty());
         let share = |provider: &ProviderEntry| share_of(limits_of(provider), sharers);
         for _ in 0..PAGES {
             let mut lanes = registry.providers.values().filter(|p| p.enabled);
@@ -138,15 +171,27 @@ impl Worker {
                 return false;
             }
         }
-        // Whatever an answer that was lost has occupied or not freed is not among what runs, so begin with nothing.
-        let jobs: Vec<Job> = self.running().map(Running::job).collect();
-        let told = async {
-            self.tools.queue.leave().await?;
-            self.tools.queue.occupy(&jobs).await
+        self.claims.is_without_queue = match self.tools.store.held(&self.settings.name).await {
+            Ok(held) => !self.tell(held.into_iter().collect()).await,
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot look which attempts are held; the queue is told later");
+                true
+            }
         };
-        self.claims.is_without_queue = told.await.is_err();
         self.claims.is_hungry = true;
         !self.claims.is_without_queue
+    }
+
+    /// Tells the queue all that runs here: also what an answer that was lost has occupied, or not freed, is right then.
+    /// Attempts that are not `held` any more are forgotten first: whoever took them over, while this process was
+    /// stopped for example, has their slots. Those in a step stay; the step will find out. False when it was not told.
+    pub(super) async fn tell(&mut self, held: HashSet<AttemptId>) -> bool {
+        for lost in self.schedule.forget_all_but(&held) {
+            tracing::info!(attempt_id = %lost, "no longer held here");
+            self.tools.notes.forget(lost);
+        }
+        let jobs: Vec<Job> = self.running().map(Running::job).collect();
+        self.tools.queue.hold_only(&jobs).await.is_ok()
     }
 
     /// Frees the slot of a job that this worker is done with.

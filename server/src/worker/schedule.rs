@@ -1,6 +1,6 @@
 //! When which attempt is due: sorted by time, found by id.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::Running;
 use crate::clock::Micros;
@@ -54,6 +54,14 @@ impl Schedule {
         }
     }
 
+    /// Takes out all attempts that are not among `held`, and names them.
+    pub(crate) fn forget_all_but(&mut self, held: &HashSet<AttemptId>) -> Vec<AttemptId> {
+        let others = self.by_id.keys().filter(|id| !held.contains(id));
+        let lost: Vec<AttemptId> = others.copied().collect();
+        lost.iter().for_each(|id| self.forget(*id));
+        lost
+    }
+
     /// Takes out the earliest attempt if it is due.
     pub(crate) fn pop_due(&mut self, now: Micros) -> Option<Entry> {
         let (due, attempt_id) = *self.by_time.first()?;
@@ -102,5 +110,22 @@ mod tests {
         assert!(!schedule.hurry(b, Micros(10)), "it was taken out");
         assert_eq!(schedule.pop_due(Micros(10)).unwrap().attempt_id, a);
         assert_eq!(schedule.next_due(), None);
+    }
+
+    #[test]
+    fn what_is_not_held_is_forgotten() {
+        let mut schedule = Schedule::default();
+        let (a, b) = (AttemptId::new(), AttemptId::new());
+        for (id, due) in [(a, 100), (b, 50)] {
+            let running = Running {
+                generation_id: GenerationId::new(),
+                user_id: UserId::new(),
+                provider: "p".into(),
+            };
+            schedule.put(id, running, Micros(due));
+        }
+        assert_eq!(schedule.forget_all_but(&HashSet::from([a])), [b]);
+        assert_eq!(schedule.next_due(), Some(Micros(100)));
+        assert_eq!(schedule.running().count(), 1);
     }
 }

@@ -27,7 +27,7 @@ impl Worker {
         self.adopt().await;
         let began = Instant::now();
         if began >= self.next_comparison {
-            self.find_held().await;
+            self.compare_held().await;
             // What waits is the same for all: one of them compares it, all of them after the queue was away.
             let is_my_turn = match self.rest {
                 Duration::ZERO => Ok(true),
@@ -62,8 +62,9 @@ impl Worker {
     }
 
     /// Attempts under this worker's lease that no step and no timer of it goes on with: the store had begun, replaced or
-    /// adopted them and failed to say so. Nobody else may, so nobody else would.
-    async fn find_held(&mut self) {
+    /// adopted them and failed to say so. Nobody else may, so nobody else would. Then the queue is told all that runs,
+    /// so that a slot whose claim or free was not answered does not stay occupied.
+    async fn compare_held(&mut self) {
         let held = match self.tools.store.held(&self.settings.name).await {
             Ok(held) => held,
             Err(error) => {
@@ -72,7 +73,7 @@ impl Worker {
             }
         };
         let mut found = Vec::new();
-        for id in held {
+        for &id in &held {
             if self.schedule.contains(id) || self.stepping.values().any(|(known, _)| *known == id) {
                 continue;
             }
@@ -96,6 +97,9 @@ impl Worker {
             });
         }
         self.take_over(found).await;
+        if !self.claims.is_without_queue && !self.tell(held.into_iter().collect()).await {
+            self.claims.is_without_queue = true;
+        }
     }
 
     /// Gives every queued generation its place; those that have one keep it. A lane that is not in the registry any more

@@ -69,6 +69,7 @@ macro_rules! queue_suite {
             slots::a_parked_user_comes_back_with_a_free_slot,
             slots::only_a_held_slot_is_freed,
             slots::removed_jobs_leave_nothing_behind,
+            slots::only_what_is_held_keeps_its_slot,
             slots::leaving_frees_every_slot,
             slots::a_change_wakes_who_waits,
         }

@@ -130,6 +130,25 @@ pub async fn removed_jobs_leave_nothing_behind(queue: &dyn Queue) {
     }
 }
 
+pub async fn only_what_is_held_keeps_its_slot(queue: &dyn Queue) {
+    let (user, all) = (UserId::new(), limits(700, 700));
+    let many = jobs(user, 620);
+    queue.enqueue(&many).await.unwrap();
+    while claim(queue, all).await.is_some() {}
+    assert_eq!(depth(queue).await, (0, 620));
+    // One that nobody knew of is occupied, and only a few of those claimed are known.
+    let mut mine = many[617..].to_vec();
+    mine.push(job(user, 5));
+    queue.hold_only(&mine).await.unwrap();
+    assert_eq!(depth(queue).await, (0, 4));
+    queue.enqueue(&many).await.unwrap();
+    assert_eq!(depth(queue).await, (617, 4), "what had its slot by mistake waits again");
+    assert_eq!(claim(queue, limits(4, 4)).await, None);
+    assert_eq!(claim(queue, limits(5, 5)).await.as_ref(), Some(&many[0]));
+    queue.hold_only(&[]).await.unwrap();
+    assert_eq!(depth(queue).await, (616, 0));
+}
+
 pub async fn leaving_frees_every_slot(queue: &dyn Queue) {
     let user = UserId::new();
     queue.enqueue(&jobs(user, 3)).await.unwrap();

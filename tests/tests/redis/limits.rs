@@ -56,6 +56,28 @@ async fn what_was_given_back_leaves_no_debt() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_set_back_does_not_lock_anybody_out() {
+    let redis = OwnRedis::start();
+    let limiter = RateLimiter::new(true, Some(link_to(&redis)));
+    let key = Key::account("ann@example.com");
+    limiter.take(Policy::LoginAccount, key).await.unwrap();
+    // As if it had been counted an hour from now.
+    let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("velro:rl1:*").query(&mut connection).unwrap();
+    let ask =
+        |connection: &mut redis::Connection| -> u64 { redis::cmd("GET").arg(&keys[0]).query(connection).unwrap() };
+    let later = ask(&mut connection) + 3600 * 1_000_000;
+    redis.command(&format!("SET {} {later} PX 3660000", keys[0]));
+    let spent = limiter.take(Policy::LoginAccount, key).await.unwrap_err();
+    assert!(spent.reset <= Duration::from_secs(60), "{spent:?}");
+    assert!(spent.retry_after <= Duration::from_secs(12), "{spent:?}");
+    assert!(
+        ask(&mut connection) <= later - 3500 * 1_000_000,
+        "and no longer than a window"
+    );
+}
+
+#[tokio::test]
 async fn without_redis_every_process_decides_alone() {
     let mut redis = OwnRedis::start();
     let link = link_to(&redis);

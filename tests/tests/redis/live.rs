@@ -2,14 +2,18 @@
 
 use serde_json::json;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tests::redis::{OwnRedis, test_link};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use velro::clock::Micros;
 use velro::generation::{Event, EventKind};
 use velro::id::{AttemptId, GenerationId};
 use velro::queue::live::{Live, Seen, Signal, Watch};
 use velro::shared::Link;
+use velro::shared::bus::Bus;
 
 use super::{link_to, until};
 
@@ -95,6 +99,66 @@ async fn a_hub_goes_on_without_redis_and_says_what_it_may_have_missed() {
     assert!(there.gaps() > gaps);
     here.publish(&[event(id, 2)]);
     assert_eq!(next(&mut theirs).await.seq, 2);
+}
+
+/// A way to `redis` that forgets connections with a subscription once it is told to: they stay open and say nothing.
+async fn forgetful(redis: &OwnRedis) -> (String, Arc<AtomicBool>) {
+    let target = redis.url().replace("redis://", "").replace('/', "");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}/", listener.local_addr().unwrap());
+    let forgets = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&forgets);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (target, told) = (target.clone(), Arc::clone(&told));
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(target).await.unwrap();
+                let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
+                let mut subscribes = false;
+                // A connection made after it has forgotten is a good one.
+                let is_old = !told.load(Ordering::SeqCst);
+                loop {
+                    let (to, bytes) = tokio::select! {
+                        n = client.read(&mut up) => (&mut server, &up[..n.unwrap_or(0)]),
+                        n = server.read(&mut down) => (&mut client, &down[..n.unwrap_or(0)]),
+                    };
+                    subscribes |= bytes.windows(9).any(|word| word == b"SUBSCRIBE");
+                    if is_old && subscribes && told.load(Ordering::SeqCst) {
+                        std::future::pending::<()>().await;
+                    }
+                    if bytes.is_empty() || to.write_all(bytes).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (url, forgets)
+}
+
+#[tokio::test]
+async fn a_subscription_that_died_silently_is_made_anew() {
+    let redis = OwnRedis::start();
+    let (url, forgets) = forgetful(&redis).await;
+    let link = Link::open(&url, "velro:", 4).unwrap();
+    let (heard, mut news) = tokio::sync::mpsc::unbounded_channel();
+    let listener = Bus::with_pulse(&link, "news", Duration::from_millis(200), move |message| {
+        heard.send(message.to_vec()).unwrap();
+    });
+    let teller = Bus::join(&link_to(&redis), "news", |_| {});
+    until("no subscription", || async { listener.is_listening() }).await;
+    // Longer than silence may last: pulses keep it, and are not delivered.
+    let gaps = listener.gaps();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(listener.gaps(), gaps);
+    teller.publish(b"one");
+    assert_eq!(news.recv().await.unwrap(), b"one");
+
+    forgets.store(true, Ordering::SeqCst);
+    until("nobody noticed", || async { listener.gaps() > gaps }).await;
+    assert!(link.is_up(), "nothing else failed");
+    teller.publish(b"two");
+    assert_eq!(news.recv().await.unwrap(), b"two");
 }
 
 #[tokio::test]

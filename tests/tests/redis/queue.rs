@@ -114,6 +114,57 @@ async fn a_process_with_very_many_slots_is_freed_bit_by_bit() {
 }
 
 #[tokio::test]
+async fn a_process_that_was_buried_in_part_is_told() {
+    let link = test_link();
+    let (first, second) = (process(&link, SHORT_LIFE), process(&link, LIFE));
+    first.occupy(&jobs(UserId::new(), 1300)).await.unwrap();
+    assert_eq!(depth(&second).await, (0, 1300));
+    until("nothing was buried", || async {
+        assert_eq!(claim(&second, limits(1, 1)).await, None);
+        depth(&second).await == (0, 800)
+    })
+    .await;
+    assert_eq!(
+        claim(&first, limits(900, 900)).await,
+        None,
+        "it is told before it goes on"
+    );
+    assert_eq!(first.keep().await.unwrap(), Kept::Lost);
+}
+
+#[tokio::test]
+async fn what_redis_did_not_answer_is_made_good() {
+    let redis = OwnRedis::start();
+    let (link, other) = (link_to(&redis), link_to(&redis));
+    let (first, second) = (process(&link, LIFE), process(&other, LIFE));
+    let three = jobs(UserId::new(), 3);
+    first.enqueue(&three).await.unwrap();
+    let running = claim(&first, limits(3, 3)).await.unwrap();
+    // Claimed, and the answer was lost.
+    claim(&first, limits(3, 3)).await.unwrap();
+    assert_eq!(first.keep().await.unwrap(), Kept::Kept);
+    redis.hang(true);
+    assert!(first.leave().await.is_err() && !link.is_up());
+    redis.hang(false);
+    until("Redis was not found again", || async { link.is_up() }).await;
+    assert_eq!(first.keep().await.unwrap(), Kept::Lost, "it may have missed something");
+    first.hold_only(&[running]).await.unwrap();
+    first.enqueue(&three).await.unwrap();
+    assert_eq!(depth(&second).await, (2, 1));
+    assert_eq!(first.keep().await.unwrap(), Kept::Kept, "once");
+    redis.hang(true);
+    assert!(first.leave().await.is_err());
+    redis.hang(false);
+    until("Redis was not found again", || async { link.is_up() }).await;
+    first.leave().await.unwrap();
+    assert_eq!(
+        depth(&second).await,
+        (2, 0),
+        "slots that could not be given back are found again"
+    );
+}
+
+#[tokio::test]
 async fn one_process_does_what_need_not_be_done_by_all() {
     let link = test_link();
     let (first, second) = (process(&link, LIFE), process(&link, LIFE));
@@ -192,6 +243,57 @@ async fn a_restart_without_data_is_noticed_too() {
     redis.start_again();
     until("it did not come back", || async { link.is_up() }).await;
     assert_eq!(queue.keep().await.unwrap(), Kept::Lost);
+}
+
+#[tokio::test]
+async fn a_lane_that_lost_any_of_its_keys_becomes_whole_again() {
+    const KEYS: [&str; 11] = [
+        "waiting", "users", "heads", "jobs", "parked", "running", "held", "counts", "ends", "alive", "lane",
+    ];
+    let redis = OwnRedis::start();
+    for key in KEYS {
+        redis.command("FLUSHALL");
+        let queue = process(&link_to(&redis), LIFE);
+        let users: Vec<UserId> = (0..3).map(|_| UserId::new()).collect();
+        let mut left: Vec<_> = users.iter().flat_map(|user| jobs(*user, 4)).collect();
+        // One job each runs, the others are parked; then one is freed, so that there are heads too.
+        queue.enqueue(&left).await.unwrap();
+        let mut mine = Vec::new();
+        while let Some(job) = claim(&queue, limits(9, 1)).await {
+            mine.push(job);
+        }
+        assert_eq!(mine.len(), 3);
+        redis.command(&format!("DEL velro:q1:{{fal}}:{key}"));
+        // What happens before it is noticed writes to the key again.
+        left.push(job(users[0], 5));
+        queue.enqueue(&left).await.unwrap();
+        let done = mine.remove(0);
+        queue.free(LANE, done.id).await.unwrap();
+        left.retain(|job| job.id != done.id);
+        mine.extend(claim(&queue, limits(9, 1)).await);
+        let mut keeps = 0;
+        while !left.is_empty() {
+            if keeps < 3 {
+                keeps += 1;
+                let kept = queue.keep().await.unwrap();
+                queue.hold_only(&mine).await.unwrap();
+                if kept == Kept::Lost {
+                    queue.enqueue(&left).await.unwrap();
+                }
+                let running = mine.len() as u64;
+                assert_eq!(depth(&queue).await, (left.len() as u64 - running, running), "{key}");
+            }
+            while let Some(job) = claim(&queue, limits(9, 1)).await {
+                mine.push(job);
+            }
+            assert!(!mine.is_empty(), "without {key} {} jobs wait for ever", left.len());
+            let done = mine.remove(0);
+            queue.free(LANE, done.id).await.unwrap();
+            left.retain(|job| job.id != done.id);
+        }
+        assert_eq!(depth(&queue).await, (0, 0), "{key}");
+        assert_eq!(queue.keep().await.unwrap(), Kept::Kept, "{key}");
+    }
 }
 
 #[tokio::test]

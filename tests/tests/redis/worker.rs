@@ -17,8 +17,9 @@ use velro::id::{GenerationId, UserId};
 use velro::intake::{Intake, Request, Stopped};
 use velro::provider::load_all;
 use velro::queue::live::Live;
+use velro::queue::memory::MemoryQueue;
 use velro::queue::redis::{LIFE, RedisQueue};
-use velro::queue::{Depth, Queue};
+use velro::queue::{Depth, Job, LaneLimits, Queue};
 use velro::shared::{Link, Part};
 use velro::store::Store;
 use velro::worker::{Settings, Worker};
@@ -40,6 +41,8 @@ struct Process {
     intake: Intake,
     queue: Arc<dyn Queue>,
     link: Link,
+    /// Its name as a worker.
+    name: String,
     stop: CancellationToken,
     working: JoinHandle<()>,
 }
@@ -63,6 +66,10 @@ impl World {
         live.join(&link);
         until("no subscription", || async { live.hears_all() }).await;
         let queue: Arc<dyn Queue> = Arc::new(RedisQueue::new(link.clone(), Arc::clone(&live), LIFE));
+        self.start_over(link, live, queue)
+    }
+
+    fn start_over(&self, link: Link, live: Arc<Live>, queue: Arc<dyn Queue>) -> Process {
         let registry = Registry::from_file(&self.config.providers_path, clock::now()).unwrap();
         let providers = load_all(&self.config, &registry);
         let store = Arc::clone(&self.store);
@@ -72,12 +79,14 @@ impl World {
             keep_every: Duration::from_millis(100),
             ..Settings::new(None, Duration::from_secs(5))
         };
+        let name = settings.name.clone();
         let stop = CancellationToken::new();
         let working = tokio::spawn(Worker::new(tools, settings).run(stop.clone()));
         Process {
             intake,
             queue,
             link,
+            name,
             stop,
             working,
         }
@@ -173,6 +182,28 @@ async fn a_worker_without_redis_still_generates_and_tells_it_all_when_it_is_back
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn workers_whose_queues_are_their_own_share_the_limits() {
+    let world = World::new().await;
+    let later = clock::now().plus(Duration::from_secs(600));
+    world.store.extend_leases("another", later).await.unwrap();
+    let (live, queue) = (Arc::new(Live::default()), Arc::new(MemoryQueue::default()));
+    let redis = OwnRedis::start();
+    let process = world.start_over(link_to(&redis), live, queue);
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(world.submit(&process, FOR_EVER_MS).await);
+    }
+    // Half of four for one user.
+    process.has(2, 2).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    process.has(2, 2).await;
+    world.store.release_leases("another").await.unwrap();
+    process.has(0, 4).await;
+    process.drain().await;
+    world.in_order().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flush_costs_neither_a_place_nor_a_slot() {
     let redis = OwnRedis::start();
     let world = World::new().await;
@@ -190,6 +221,57 @@ async fn a_flush_costs_neither_a_place_nor_a_slot() {
     }
     process.drain().await;
     world.in_order().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_whose_answer_was_lost_is_made_good() {
+    let redis = OwnRedis::start();
+    let world = World::new().await;
+    let process = world.start(&redis).await;
+    for _ in 0..5 {
+        world.submit(&process, FOR_EVER_MS).await;
+    }
+    process.has(1, 4).await;
+    let limits = LaneLimits {
+        concurrency: 100,
+        per_user: 100,
+    };
+    // As the worker's own claim, of which the worker does not know.
+    process.queue.claim("sandbox", limits).await.unwrap().unwrap();
+    process.has(0, 5).await;
+    process.has(1, 4).await;
+    process.drain().await;
+    world.in_order().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_away_does_not_take_slots_of_what_others_took_over() {
+    let redis = OwnRedis::start();
+    let world = World::new().await;
+    let process = world.start(&redis).await;
+    for _ in 0..2 {
+        let id = world.submit(&process, FOR_EVER_MS).await;
+        world.is(id, Status::Processing).await;
+    }
+    let now = clock::now();
+    world.store.release_leases(&process.name).await.unwrap();
+    let until_then = now.plus(Duration::from_secs(600));
+    let adopted = world.store.adopt("another", now, until_then, 1).await.unwrap();
+    let job = Job {
+        id: adopted[0].generation_id,
+        user_id: world.user,
+        provider: "sandbox".into(),
+        cost: 1,
+    };
+    let another = RedisQueue::new(link_to(&redis), Arc::default(), LIFE);
+    redis.command("FLUSHALL");
+    another.occupy(std::slice::from_ref(&job)).await.unwrap();
+    process.has(0, 2).await;
+    // Some times more, so that it would have been taken.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    another.free("sandbox", job.id).await.unwrap();
+    process.has(0, 1).await;
+    process.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,9 +4,14 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local interval, window, take = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local arrival = math.max(now, tonumber(redis.call('GET', KEYS[1]) or '0'))
+local stored = tonumber(redis.call('GET', KEYS[1]) or '0')
+local arrival = math.min(math.max(now, stored), now + window)
 local ahead = arrival - now + interval * take
 if ahead > window then
+  if stored > arrival then
+    -- The clock was set back. As it stands the caller would be refused until the clock is where it was.
+    redis.call('SET', KEYS[1], string.format('%.0f', arrival), 'PX', math.ceil(window / 1000))
+  end
   return {0, arrival - now}
 end
 if ahead <= 0 then

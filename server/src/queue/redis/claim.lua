@@ -14,16 +14,18 @@ if before ~= per_user then
   redis.call('HSET', lane, 'per_user', per_user)
   if per_user > before then
     local users = redis.call('SMEMBERS', parked)
-    redis.call('DEL', parked)
     for _, user in ipairs(users) do
-      show_head(user)
+      if user ~= MARK then
+        redis.call('SREM', parked, user)
+        show_head(user)
+      end
     end
   end
 end
 while true do
   local first = redis.call('ZRANGE', heads, 0, 0, 'WITHSCORES')
   local id = first[1]
-  if not id then
+  if not id or id == MARK then
     return {'none'}
   end
   local job = redis.call('HGET', jobs, id)

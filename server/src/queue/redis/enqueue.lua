@@ -1,4 +1,5 @@
 -- ARGV: job, user, cost of every job. Answers how many are new.
+begin()
 local now = tonumber(redis.call('HGET', lane, 'now') or '0')
 local new = 0
 for at = 1, #ARGV, 3 do
@@ -12,7 +13,7 @@ for at = 1, #ARGV, 3 do
     if redis.call('SISMEMBER', parked, user) == 0 then
       -- The head has a score among the heads already unless this is it: then it is shown.
       local first = redis.call('ZRANGEBYLEX', by_user, '[' .. user, '(' .. user .. LAST, 'LIMIT', 0, 1)[1]
-      if string.sub(first, 33) == id then
+      if first and string.sub(first, 33) == id then
         redis.call('ZADD', heads, string.format('%.0f', start), id)
       end
     end

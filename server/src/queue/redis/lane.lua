@@ -12,7 +12,11 @@ local held = KEYS[7]     -- sorted set without scores: process .. job
 local counts = KEYS[8]   -- hash: user -> running jobs
 local ends = KEYS[9]     -- sorted set: user by the end of the newest job
 local alive = KEYS[10]   -- sorted set: process by the millisecond it counts as dead
-local lane = KEYS[11]    -- hash: now (virtual time), per_user (the limit users were parked by)
+local lane = KEYS[11]    -- hash: now (virtual time), per_user (the limit users were parked by), whole
+
+-- A key that was deleted or evicted alone leaves half a lane. Four keys have a member with the empty name, which only a
+-- new lane is given, so that their loss shows although the scripts have written to them again.
+local MARK = ''
 
 local LAST = string.rep('\255', 33)
 
@@ -23,6 +27,30 @@ end
 
 local function member(user, start, id)
   return user .. string.format('%016.0f', start) .. id
+end
+
+-- Gives a new lane its marks. What has lost its own is left for `is_whole` to find.
+local function begin()
+  if redis.call('HEXISTS', lane, 'whole') == 0 and redis.call('EXISTS', unpack(KEYS)) == 0 then
+    redis.call('HSET', lane, 'whole', 1)
+    redis.call('ZADD', heads, '+inf', MARK)
+    redis.call('SADD', parked, MARK)
+    redis.call('HSET', counts, MARK, 0)
+    redis.call('ZADD', alive, '+inf', MARK)
+  end
+end
+
+-- False when a key is missing that others need. Without `ends` only turns are lost.
+local function is_whole()
+  local waits = redis.call('HLEN', jobs)
+  return redis.call('HEXISTS', lane, 'whole') == 1
+    and redis.call('ZCARD', waiting) == waits
+    and redis.call('ZCARD', by_user) == waits
+    and redis.call('HLEN', running) == redis.call('ZCARD', held)
+    and redis.call('HEXISTS', counts, MARK) == 1
+    and redis.call('SISMEMBER', parked, MARK) == 1
+    and redis.call('ZSCORE', heads, MARK) ~= false
+    and redis.call('ZSCORE', alive, MARK) ~= false
 end
 
 -- Shows the user's first waiting job among the heads.
@@ -40,10 +68,12 @@ local function withdraw(id)
     return nil
   end
   local user = string.sub(job, 1, 16)
-  local start = tonumber(redis.call('ZSCORE', waiting, id))
+  local start = redis.call('ZSCORE', waiting, id)
   redis.call('HDEL', jobs, id)
-  redis.call('ZREM', waiting, id)
-  redis.call('ZREM', by_user, member(user, start, id))
+  if start then
+    redis.call('ZREM', waiting, id)
+    redis.call('ZREM', by_user, member(user, tonumber(start), id))
+  end
   if redis.call('ZREM', heads, id) == 1 then
     show_head(user)
   end
@@ -101,9 +131,11 @@ local function bury(now)
   end
 end
 
--- False when the process was registered (`known`) and the lane does not know it any more.
+-- False when the process was registered (`known`) and the lane does not know it any more, or has begun to bury it.
 local function knows(process, known, now, life)
-  if redis.call('ZSCORE', alive, process) then
+  begin()
+  local deadline = redis.call('ZSCORE', alive, process)
+  if deadline and tonumber(deadline) > now then
     return true
   end
   if known == '1' then

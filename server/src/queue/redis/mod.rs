@@ -7,8 +7,8 @@
 
 use async_trait::async_trait;
 use redis::{Script, ScriptInvocation};
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
@@ -50,10 +50,13 @@ pub struct RedisQueue {
     lanes: Mutex<HashMap<Arc<str>, bool>>,
     /// A lane had forgotten this process; the next `keep` tells it.
     is_lost: AtomicBool,
+    /// The recovery of Redis that the worker has heard of.
+    told: AtomicU64,
     enqueue: Script,
     claim: Script,
     occupy: Script,
     remove: Script,
+    release: Script,
     keep: Script,
     leave: Script,
 }
@@ -63,6 +66,7 @@ impl RedisQueue {
     /// which is [`LIFE`] outside tests.
     pub fn new(link: Link, live: Arc<Live>, life: Duration) -> RedisQueue {
         RedisQueue {
+            told: AtomicU64::new(link.recovered()),
             link,
             live,
             process: Uuid::now_v7(),
@@ -73,6 +77,7 @@ impl RedisQueue {
             claim: script!("claim.lua"),
             occupy: script!("occupy.lua"),
             remove: script!("remove.lua"),
+            release: script!("release.lua"),
             keep: script!("keep.lua"),
             leave: script!("leave.lua"),
         }
@@ -110,6 +115,39 @@ impl RedisQueue {
         call
     }
 
+    /// Frees the slots that this process holds in a lane for other jobs than these; true when there were any.
+    async fn release_others(&self, lane: &str, jobs: &HashSet<Uuid>) -> Result<bool> {
+        let process = self.process.as_bytes();
+        let mut from = [b"[".as_slice(), process].concat();
+        let end = [b"(".as_slice(), process, &[0xff; 33]].concat();
+        let mut freed = 0;
+        loop {
+            let mut commands = redis::pipe();
+            commands.cmd("ZRANGEBYLEX").arg(self.key(lane, "held"));
+            commands.arg(&from).arg(&end).arg("LIMIT").arg(0).arg(TOGETHER);
+            let (page,): (Vec<Vec<u8>>,) = self.link.pipe(&commands).await.map_err(down)?;
+            let Some(last) = page.last() else { break };
+            from = [b"(".as_slice(), last].concat();
+            let mut call = self.call(&self.release, lane);
+            call.arg(process.as_slice());
+            let mut count = 0;
+            for slot in &page {
+                let id = slot.get(process.len()..).unwrap_or_default();
+                if Uuid::from_slice(id).is_ok_and(|id| !jobs.contains(&id)) {
+                    call.arg(id);
+                    count += 1;
+                }
+            }
+            if count > 0 {
+                freed += self.link.script::<u64>(&call).await.map_err(down)?;
+            }
+            if page.len() < TOGETHER {
+                break;
+            }
+        }
+        Ok(freed > 0)
+    }
+
     fn life_ms(&self) -> u64 {
         self.life.as_millis() as u64
     }
@@ -142,6 +180,10 @@ fn nonsense() -> QueueError {
 
 #[async_trait]
 impl Queue for RedisQueue {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     async fn enqueue(&self, jobs: &[Job]) -> Result<()> {
         let mut is_news = false;
         let mut outcome = Ok(());
@@ -225,6 +267,21 @@ impl Queue for RedisQueue {
         Ok(())
     }
 
+    async fn hold_only(&self, jobs: &[Job]) -> Result<()> {
+        // First, or the slots would be anybody's for a moment.
+        self.occupy(jobs).await?;
+        let mine: HashSet<Uuid> = jobs.iter().map(|job| job.id.uuid()).collect();
+        let lanes: Vec<Arc<str>> = self.lanes().keys().map(Arc::clone).collect();
+        let mut is_news = false;
+        for lane in lanes {
+            is_news |= self.release_others(&lane, &mine).await?;
+        }
+        if is_news {
+            self.live.wake();
+        }
+        Ok(())
+    }
+
     async fn free(&self, provider: &str, id: GenerationId) -> Result<()> {
         let mut call = self.call(&self.remove, provider);
         call.arg(id.uuid().as_bytes().as_slice())
@@ -270,6 +327,8 @@ impl Queue for RedisQueue {
     }
 
     async fn keep(&self) -> Result<Kept> {
+        // Before anything is asked: a recovery meanwhile is told the next time.
+        let recovered = self.link.recovered();
         let lanes: Vec<(Arc<str>, bool)> = self.lanes().iter().map(|(l, known)| (Arc::clone(l), *known)).collect();
         let (mut is_lost, mut is_news) = (false, false);
         for (lane, known) in lanes {
@@ -277,7 +336,10 @@ impl Queue for RedisQueue {
             call.arg(self.process.as_bytes().as_slice())
                 .arg(flag(known))
                 .arg(self.life_ms());
-            let (is_known, freed): (u8, u8) = self.link.script(&call).await.map_err(down)?;
+            let (is_known, freed): (u8, u8) = self.link.script(&call).await.map_err(|error| {
+                self.link.fell_back(Part::Queue);
+                down(error)
+            })?;
             is_news |= freed > 0;
             self.set_known(&lane, is_known > 0);
             is_lost |= is_known == 0;
@@ -286,11 +348,13 @@ impl Queue for RedisQueue {
             self.live.wake();
         }
         is_lost |= self.is_lost.swap(false, Ordering::Relaxed);
+        // Calls have failed, this worker's or others' of the process: what they did is not known.
+        is_lost |= self.told.swap(recovered, Ordering::Relaxed) != recovered;
         Ok(if is_lost { Kept::Lost } else { Kept::Kept })
     }
 
     async fn leave(&self) -> Result<()> {
-        let lanes: Vec<Arc<str>> = self.lanes().drain().map(|(lane, _)| lane).collect();
+        let lanes: Vec<Arc<str>> = self.lanes().keys().map(Arc::clone).collect();
         for lane in lanes {
             loop {
                 let mut call = self.call(&self.leave, &lane);
@@ -299,6 +363,8 @@ impl Queue for RedisQueue {
                     break;
                 }
             }
+            // Not before: what could not be given back has to be found again.
+            self.lanes().remove(&lane);
         }
         self.live.wake();
         Ok(())
