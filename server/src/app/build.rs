@@ -17,11 +17,11 @@ use crate::http::{RateLimiter, Services};
 use crate::intake::Intake;
 use crate::outputs::Outputs;
 use crate::provider::{ProviderShelf, load_all};
+use crate::queue::Queue;
 use crate::queue::elsewhere::Elsewhere;
 use crate::queue::live::Live;
 use crate::queue::memory::MemoryQueue;
-use crate::queue::redis::RedisQueue;
-use crate::queue::{Queue, redis};
+use crate::queue::redis::{LIFE, RedisQueue};
 use crate::shared::Link;
 use crate::store::Store;
 use crate::store::sql::OpenOptions;
@@ -164,7 +164,7 @@ fn queue(config: &Config, link: Option<&Link>, live: &Arc<Live>) -> Arc<dyn Queu
     match (link, config.role) {
         (Some(link), _) => {
             live.join(link);
-            Arc::new(RedisQueue::new(link.clone(), Arc::clone(live), redis::LIFE))
+            Arc::new(RedisQueue::new(link.clone(), Arc::clone(live), LIFE))
         }
         // Nobody takes a job out of this process's memory.
         (None, Role::Api) => Arc::new(Elsewhere),

@@ -197,7 +197,7 @@ async fn workers_whose_queues_are_their_own_share_the_limits() {
     process.has(2, 2).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     process.has(2, 2).await;
-    world.store.release_leases("another").await.unwrap();
+    world.store.release_leases("another", &[]).await.unwrap();
     process.has(0, 4).await;
     process.drain().await;
     world.in_order().await;
@@ -254,7 +254,7 @@ async fn a_worker_that_was_away_does_not_take_slots_of_what_others_took_over() {
         world.is(id, Status::Processing).await;
     }
     let now = clock::now();
-    world.store.release_leases(&process.name).await.unwrap();
+    world.store.release_leases(&process.name, &[]).await.unwrap();
     let until_then = now.plus(Duration::from_secs(600));
     let adopted = world.store.adopt("another", now, until_then, 1).await.unwrap();
     let job = Job {
