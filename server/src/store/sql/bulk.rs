@@ -36,7 +36,7 @@ pub(super) async fn write(conn: &mut Conn<'_>, bulks: &[Bulk]) -> Result<()> {
     write_returning(conn, bulks, None).await.map(drop)
 }
 
-/// As [`write`]; `last`, with the columns it returns, is run last, and its rows are the answer.
+/// As [`write()`]; `last`, with the columns it returns, is run last, and its rows are the answer.
 pub(super) async fn write_returning(
     conn: &mut Conn<'_>,
     bulks: &[Bulk],
