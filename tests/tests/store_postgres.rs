@@ -8,13 +8,14 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 use tests::harness::{SOON, eventually};
 use tests::services::{Database, shared};
 use tests::store_suite::damage::damages;
 use tests::store_suite::fixtures::*;
 use tests::store_suite::migrations;
 use velro::store::sql::{OpenOptions, SqlStore};
-use velro::store::{Store, StoreError};
+use velro::store::{GenerationFilter, Store, StoreError};
 
 const NEW: OpenOptions = OpenOptions {
     create: true,
@@ -335,4 +336,39 @@ async fn adopting_does_not_read_what_is_over() {
     })
     .await;
     assert!(rows < 50_000, "{rows} rows were read to find that nothing is free");
+}
+
+/// Callers go away in the middle of a read, at every moment of it: nobody reads the past afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_is_given_up_leaves_no_transaction_open() {
+    let database = database().await;
+    for url in [&database.url, &database.pooled_url] {
+        let store = SqlStore::open(url, NEW).await.unwrap();
+        let user = somebody(&store, 100_000).await.id;
+        for round in (0..400).rev() {
+            let filter = GenerationFilter {
+                limit: 10,
+                ..GenerationFilter::default()
+            };
+            let mut read = std::pin::pin!(store.generations(user, filter));
+            // Given up at the first place where it waits, at the second, and so on.
+            for _ in 0..=round % 8 {
+                if futures_util::poll!(read.as_mut()).is_ready() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_micros(100)).await;
+            }
+        }
+        // A connection that was left in a transaction takes its snapshot with its first read, and keeps it for all reads
+        // that do not begin one of their own.
+        for expected in 1..=40_u64 {
+            submit(&store, request(user, 5)).await;
+            let reads = (0..12).map(|_| store.balance(user));
+            for balance in join_all(reads).await {
+                let held = balance.unwrap().unwrap().held.0;
+                assert_eq!(held, 5 * i64::try_from(expected).unwrap(), "an old balance");
+            }
+        }
+        store.close().await;
+    }
 }

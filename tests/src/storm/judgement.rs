@@ -94,7 +94,14 @@ pub async fn judge(
     }
     assert_eq!(sim.bought_twice(), [], "{context}");
     for (client, delivered) in people.iter().zip(delivered) {
-        assert_eq!(client.balance().await, credits - delivered, "{context}: {tally:?}");
+        let books = server.velro(&["ledger", "verify"]);
+        assert_eq!(
+            client.balance().await,
+            credits - delivered,
+            "{context}: {tally:?}\n{}{:#?}",
+            books.stdout,
+            client.statement().await
+        );
     }
     tally
 }

@@ -71,7 +71,8 @@ pub struct SqlStore {
     readers: Readers,
 }
 
-/// Connections that only read.
+/// Connections that only read; cheap to clone.
+#[derive(Clone)]
 enum Readers {
     Sqlite(SqlitePool),
     Postgres { pool: PgPool, named: bool },
@@ -141,9 +142,22 @@ impl SqlStore {
     }
 
     /// A transaction for several reads that must see one moment.
+    ///
+    /// It is begun in a task of its own. A caller may go away at any time, and the driver counts a transaction only when its
+    /// BEGIN was answered: one that is given up before would go back into the pool open, and whoever reads on that connection
+    /// next would see the past.
     async fn moment(&self) -> Result<Reading> {
-        Ok(match &self.readers {
-            Readers::Sqlite(pool) => Reading::SqliteMoment(pool.begin().await.map_err(Fault::from)?),
+        let readers = self.readers.clone();
+        let begun = tokio::spawn(async move { readers.begin().await }).await;
+        let begun = begun.map_err(|error| Fault::Data(error.into()))?;
+        Ok(begun.map_err(Fault::from)?)
+    }
+}
+
+impl Readers {
+    async fn begin(&self) -> sqlx::Result<Reading> {
+        Ok(match self {
+            Readers::Sqlite(pool) => Reading::SqliteMoment(pool.begin().await?),
             Readers::Postgres { pool, named } => {
                 let begin = pool.begin_with(match named {
                     true => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
@@ -154,7 +168,7 @@ impl SqlStore {
                     }
                 });
                 Reading::PostgresMoment {
-                    transaction: begin.await.map_err(Fault::from)?,
+                    transaction: begin.await?,
                     named: *named,
                 }
             }
