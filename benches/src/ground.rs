@@ -1,7 +1,7 @@
 //! What a measurement stands on: a PostgreSQL of this command alone, with the settings of production, and fresh databases
 //! in it or in files, so that no measurement finds the rows of another one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -83,9 +83,10 @@ impl Ground {
     /// If the database fails.
     pub async fn database(&self, kind: Kind) -> Result<Database> {
         let folder = tempfile::Builder::new().prefix("velro-bench-").tempdir()?;
+        std::fs::create_dir(data_folder(folder.path()))?;
         let url = match kind {
             Kind::Postgres => self.postgres.url(&self.postgres.create_database().await?),
-            Kind::Sqlite => format!("sqlite:{}", folder.path().join("velro.db").display()),
+            Kind::Sqlite => format!("sqlite:{}", data_folder(folder.path()).join("velro.db").display()),
         };
         let database = Database { url, folder };
         let store = open(&database).await?;
@@ -93,6 +94,12 @@ impl Ground {
         store.close().await;
         Ok(database)
     }
+}
+
+/// Where a server keeps its data, and here its log too: it watches the folder of the registry, and would hear of every line.
+#[must_use]
+pub fn data_folder(folder: &Path) -> PathBuf {
+    folder.join("data")
 }
 
 /// Opens the store over a database.

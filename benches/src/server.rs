@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use velro::id::GenerationId;
 
 use crate::cpu::Whose;
-use crate::ground::Database;
+use crate::ground::{Database, data_folder};
 use crate::people;
 use crate::requests::PROVIDER;
 
@@ -97,7 +97,7 @@ impl Velro {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
         env.extend(setup.env.iter().cloned());
-        let log = File::create(folder.join("log"))?;
+        let log = File::create(data_folder(&folder).join("log"))?;
         let began = Instant::now();
         let child = command(&folder, &env)?
             .arg("serve")
@@ -196,7 +196,7 @@ impl Velro {
 
     /// The end of what it has printed.
     fn log(&self) -> String {
-        let text = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        let text = std::fs::read_to_string(data_folder(&self.folder).join("log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }

@@ -30,11 +30,12 @@ struct BeginRow<'a> {
     at: Micros,
 }
 
-/// Rows are locked in the order of their ids; what somebody else has begun meanwhile is left out.
+/// Rows are locked in the order of their ids; what somebody else has begun meanwhile is left out. The `+` keeps SQLite from
+/// going through everything that is queued by the index of the status.
 const BEGIN: Sql = sql!(
     sqlite: concat!("UPDATE generations SET status = 'processing', started_at = coalesce(started_at, j.value->>'at'), \
         updated_at = j.value->>'at' FROM json_each($1) AS j \
-        WHERE generations.id = j.value->>'generation_id' AND generations.status = 'queued' RETURNING ", columns!(generations "")),
+        WHERE generations.id = j.value->>'generation_id' AND +generations.status = 'queued' RETURNING ", columns!(generations "")),
     postgres: concat!("WITH j AS MATERIALIZED (SELECT * FROM json_to_recordset($1::json) AS j (generation_id uuid, at bigint)), \
         locked AS MATERIALIZED (SELECT g.id FROM generations AS g WHERE g.id IN (SELECT generation_id FROM j) \
          ORDER BY g.id FOR NO KEY UPDATE) \

@@ -128,14 +128,15 @@ pub(super) async fn end(conn: &mut Conn<'_>, endings: Vec<Ending>) -> Result<Vec
         .collect()
 }
 
-/// Finds nothing to do for a generation that is over, which undoes the whole write.
+/// Finds nothing to do for a generation that is over, which undoes the whole write. The `+` keeps SQLite from going through
+/// everything that is queued or runs by the index of the status.
 const UPDATE_GENERATIONS: Sql = sql!(
     sqlite: "UPDATE generations SET status = j.value->>'status', captured = j.value->>'captured', \
         outputs = j.value->>'outputs', error_code = j.value->>'error_code', \
         error_message = j.value->>'error_message', billed = j.value->>'billed', \
         result_meta = j.value->>'result_meta', completed_at = j.value->>'at', updated_at = j.value->>'at' \
         FROM json_each($1) AS j \
-        WHERE generations.id = j.value->>'id' AND generations.status IN ('queued', 'processing')",
+        WHERE generations.id = j.value->>'id' AND +generations.status IN ('queued', 'processing')",
     postgres: "UPDATE generations AS g SET status = j.status, captured = j.captured, outputs = j.outputs::jsonb, \
         error_code = j.error_code, error_message = j.error_message, billed = j.billed::jsonb, \
         result_meta = j.result_meta::jsonb, completed_at = velro_time(j.at), updated_at = velro_time(j.at) \
