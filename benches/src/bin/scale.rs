@@ -84,8 +84,10 @@ struct InFlight {
     bytes_per_adopted: f64,
     /// From its start until it had all of them.
     adopted_ms: f64,
-    /// CPU time in a second in which none is due.
-    idle_cpu_ms: f64,
+    /// Polls of the provider in a second while all of them are in flight.
+    polls_per_second: f64,
+    /// CPU time of the server per poll, with all else it does meanwhile.
+    poll_cpu_us: f64,
 }
 
 #[derive(Serialize)]
@@ -222,7 +224,9 @@ impl Scale {
         let begin_cpu = cpu::time(velro.cpu())?;
         tokio::time::sleep(Duration::from_secs(3)).await;
         let resident = cpu::resident(velro.pid())?;
-        let idle_cpu_ms = idle(&velro).await?;
+        let polls = polls_of(&sim);
+        let cpu_ms = idle(&velro).await?;
+        let polls_per_second = (polls_of(&sim) - polls) as f64 / IDLE.as_secs_f64();
         // Killed: the next one takes over what is in flight.
         drop(velro);
 
@@ -246,7 +250,8 @@ impl Scale {
             bytes_per_job: per(resident),
             bytes_per_adopted: per(again),
             adopted_ms: adopted.as_secs_f64() * 1000.0,
-            idle_cpu_ms,
+            polls_per_second,
+            poll_cpu_us: cpu_ms * 1000.0 / polls_per_second,
         };
         velro.stop_and_verify(u64::from(jobs)).await?;
         Ok(row)
@@ -281,6 +286,14 @@ async fn fill(database: &Database, jobs: u64) -> Result<(u64, GenerationId)> {
     }
     store.close().await;
     newest.map(|(id, person)| (person, id)).context("there are no jobs")
+}
+
+/// How often the provider was asked for a status.
+fn polls_of(sim: &FalSim) -> u64 {
+    sim.requests()
+        .iter()
+        .map(|request| u64::from(request.counts.status))
+        .sum()
 }
 
 /// CPU time that the server uses in a second, in milliseconds, while nobody asks for anything.
@@ -339,7 +352,8 @@ fn print(report: &Report) {
                 n(f.bytes_per_job),
                 n(f.bytes_per_adopted),
                 n(f.adopted_ms),
-                n(f.idle_cpu_ms),
+                n(f.polls_per_second),
+                n(f.poll_cpu_us),
             ]
         })
         .collect();
@@ -349,7 +363,8 @@ fn print(report: &Report) {
         "bytes per job",
         "bytes per adopted job",
         "adopted ms",
-        "idle CPU ms/s",
+        "polls per second",
+        "poll CPU us",
     ];
     println!("{}", table::markdown(&head, &rows));
 }
