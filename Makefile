@@ -50,11 +50,11 @@ storm: build ## The long storm over replicas: make storm SEED=7 GENERATIONS=2000
 # Measured is what is shipped: the release build without failpoints. ARGS="--seconds 10 --only submit" and the like.
 bench: ## Submits per second against pgbench, CPU per request against a hello world: ratios of one run, in minutes
 	@cargo build -q --release -p velro -p benches
-	@cargo run -q --release -p velro -p benches --bin bench -- $(ARGS)
+	@$${CARGO_TARGET_DIR:-target}/release/bench $(ARGS)
 
 bench-scale: ## Memory and CPU as what waits and what is in flight grows ten-fold by ten-fold
 	@cargo build -q --release -p velro -p benches
-	@cargo run -q --release -p velro -p benches --bin scale -- $(ARGS)
+	@$${CARGO_TARGET_DIR:-target}/release/scale $(ARGS)
 
 test: deps lint build ## Everything: install what is missing, lint, all tests, documentation
 	$(call phase,tests)

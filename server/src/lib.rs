@@ -13,6 +13,7 @@ pub mod generation;
 pub mod ledger;
 
 pub mod outputs;
+pub mod plugin;
 pub mod provider;
 pub mod queue;
 pub mod shared;

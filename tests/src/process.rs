@@ -1,7 +1,6 @@
 //! A Velro process inside the test's own: intake and worker over a store, so that a test can stop them at any point.
 
 use anyhow::Result;
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use velro::id::UserId;
 use velro::intake::Intake;
 use velro::ledger::Credits;
 use velro::outputs::Outputs;
-use velro::provider::{LoadedProvider, ProviderShelf};
+use velro::provider::ProviderShelf;
 use velro::queue::Queue;
 use velro::queue::live::Live;
 use velro::queue::memory::MemoryQueue;
@@ -78,7 +77,7 @@ pub fn tools(
     config: &Config,
     store: Arc<dyn Store>,
     registry: Registry,
-    providers: HashMap<String, Arc<LoadedProvider>>,
+    providers: ProviderShelf,
 ) -> Result<(Intake, Tools)> {
     let queue = Arc::new(MemoryQueue::default());
     tools_over(config, store, queue, Arc::default(), registry, providers)
@@ -94,14 +93,14 @@ pub fn tools_over(
     queue: Arc<dyn Queue>,
     live: Arc<Live>,
     registry: Registry,
-    providers: HashMap<String, Arc<LoadedProvider>>,
+    providers: ProviderShelf,
 ) -> Result<(Intake, Tools)> {
     let tools = Tools {
         store,
         queue,
         live,
         shelf: Arc::new(Shelf::new(registry)),
-        providers: Arc::new(ProviderShelf::new(providers)),
+        providers: Arc::new(providers),
         upstream: Arc::new(Upstream::new(config)?),
         outputs: Arc::new(Outputs::new(config)?),
         metrics: Arc::new(Metrics::new()?),

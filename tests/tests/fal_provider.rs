@@ -19,7 +19,7 @@ use velro::config::{FalConfig, Secret};
 use velro::provider::LoadedProvider;
 use velro::provider::fal::Fal;
 use velro::upstream::{DownloadError, Upstream, WebhookVerifier};
-use velro_plugin::{Action, ErrorKind, Event, Failure, Job, Outcome, Params, Provider, Response, Source};
+use velro_plugin::{Action, ErrorKind, Event, Failure, Job, Outcome, Params, Response, Source};
 
 const FLUX: &str = "fal-ai/flux-pro/v1.1-ultra";
 /// Real time between two polls; the provider's own clock moves as far as it asked for.
@@ -40,15 +40,10 @@ impl Bench {
             run_url: sim.run_url(),
             rest_url: sim.base_url.clone(),
         });
-        let manifest = fal.manifest().unwrap();
         let provider = LoadedProvider {
-            name: "fal".into(),
-            hosts: manifest.hosts.clone(),
-            manifest,
-            provider: Arc::new(fal),
             secrets: HashMap::from([("FAL_KEY".to_owned(), Secret::new("id:secret"))]),
-            not_ready: None,
             timeout_ms: 400,
+            ..LoadedProvider::of("fal", Arc::new(fal))
         };
         let upstream = Upstream::with(true, 1 << 20, Duration::from_secs(5)).unwrap();
         Bench {
@@ -258,7 +253,11 @@ async fn pictures_and_clips_arrive() {
             panic!("{output:?}")
         };
         let mut file = tokio::fs::File::create(folder.path().join("file")).await.unwrap();
-        let file = bench.upstream.download(url, 50 << 20, &mut file).await.unwrap();
+        let file = bench
+            .upstream
+            .download(&bench.provider, url, 50 << 20, &mut file)
+            .await
+            .unwrap();
         assert!(file.bytes > 100);
     }
     let Source::Url(url) = &outcome.outputs[0].source else {
@@ -266,10 +265,18 @@ async fn pictures_and_clips_arrive() {
     };
     bench.sim.handle().fault(Point::Media, parse("half"), 1);
     let mut file = tokio::fs::File::create(folder.path().join("half")).await.unwrap();
-    let error = bench.upstream.download(url, 50 << 20, &mut file).await.unwrap_err();
+    let error = bench
+        .upstream
+        .download(&bench.provider, url, 50 << 20, &mut file)
+        .await
+        .unwrap_err();
     assert!(matches!(error, DownloadError::Retryable(_)), "{error}");
     bench.sim.handle().fault(Point::Media, parse("oversized:9000000"), 1);
-    let error = bench.upstream.download(url, 1 << 20, &mut file).await.unwrap_err();
+    let error = bench
+        .upstream
+        .download(&bench.provider, url, 1 << 20, &mut file)
+        .await
+        .unwrap_err();
     assert!(matches!(error, DownloadError::Permanent(_)), "{error}");
 }
 

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
@@ -21,7 +20,7 @@ use velro::generation::{AttemptState, Status};
 use velro::id::{AttemptId, GenerationId, UserId};
 use velro::intake::{Intake, Request, Stopped};
 use velro::ledger::Credits;
-use velro::provider::LoadedProvider;
+use velro::provider::{LoadedProvider, ProviderShelf};
 use velro::store::{BeginAttempt, Store};
 use velro::worker::{Settings, Tools, Worker};
 
@@ -121,22 +120,19 @@ impl World {
 
     fn process(&self, hosts: Vec<String>, settings: Settings, script: Script) -> (Intake, Worker) {
         let registry = Registry::from_file(&self.config.providers_path, clock::now()).unwrap();
-        let provider = Scripted(script);
         let loaded = LoadedProvider {
-            name: "sandbox".into(),
-            manifest: provider.manifest().unwrap(),
-            provider: Arc::new(provider),
-            secrets: HashMap::new(),
             hosts,
-            not_ready: None,
             timeout_ms: 10_000,
+            ..LoadedProvider::of("sandbox", Arc::new(Scripted(script)))
         };
-        let (intake, tools) = self.tools(registry, HashMap::from([("sandbox".to_owned(), Arc::new(loaded))]));
+        let providers = ProviderShelf::new(&self.config);
+        providers.put([Arc::new(loaded)]);
+        let (intake, tools) = self.tools(registry, providers);
         (intake, Worker::new(tools, settings))
     }
 
     /// A process over this world's store, with these providers.
-    fn tools(&self, registry: Registry, providers: HashMap<String, Arc<LoadedProvider>>) -> (Intake, Tools) {
+    fn tools(&self, registry: Registry, providers: ProviderShelf) -> (Intake, Tools) {
         process::tools(&self.config, Arc::clone(&self.store), registry, providers).unwrap()
     }
 
@@ -368,7 +364,7 @@ async fn jobs_whose_provider_was_removed_before_they_were_sent_are_released() {
         .replace("[providers.sandbox]", "[providers.studio]")
         .replace("provider = \"sandbox\"", "provider = \"studio\"");
     let registry = Registry::from_toml(&renamed, &world.config.providers_path, clock::now()).unwrap();
-    let (_, tools) = world.tools(registry, HashMap::new());
+    let (_, tools) = world.tools(registry, ProviderShelf::new(&world.config));
     let stop = CancellationToken::new();
     let running = tokio::spawn(Worker::new(tools, settings()).run(stop.clone()));
     for id in [queued, begun] {

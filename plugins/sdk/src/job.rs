@@ -1,6 +1,7 @@
 //! What a provider may look at: the job, the event, the answer of its API.
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::cell::OnceCell;
 
@@ -202,7 +203,8 @@ pub struct Webhook<'a> {
 }
 
 /// The job a webhook is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum HookTarget {
     /// The host's attempt id.
     Job(String),

@@ -35,11 +35,19 @@
 //! ```
 //!
 //! Money and time are integers everywhere; no float crosses this boundary.
+//!
+//! `export_provider!` makes a dynamic library of a provider; [`abi`] is what crosses its boundary, and `testkit` (a
+//! feature) plays recorded exchanges to a provider. `PLUGINS.md` tells the whole story.
 
+pub mod abi;
+pub mod export;
 mod fault;
 mod job;
 mod manifest;
+mod numbers;
 mod step;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 
 pub use fault::{Fault, FaultCode};
 pub use job::{Event, Header, HookTarget, Job, Params, Response, Transport, Webhook};

@@ -16,7 +16,7 @@ use crate::config::{Config, Database, Role, Secret};
 use crate::http::{RateLimiter, Services};
 use crate::intake::Intake;
 use crate::outputs::Outputs;
-use crate::provider::{ProviderShelf, load_all};
+use crate::provider::ProviderShelf;
 use crate::queue::Queue;
 use crate::queue::elsewhere::Elsewhere;
 use crate::queue::live::Live;
@@ -61,7 +61,7 @@ impl App {
         let registry = Registry::from_file(&config.providers_path, clock::now())?;
         let shutdown = CancellationToken::new();
         let upstream = Upstream::new(&config)?.observed_by(Arc::new(Observed(Arc::clone(&metrics))));
-        let providers = Arc::new(ProviderShelf::new(load_all(&config, &registry)));
+        let providers = Arc::new(ProviderShelf::load(&config, &registry)?);
         let health = Arc::new(RegistryHealth::new(&registry));
         let shelf = Arc::new(Shelf::new(registry));
         let link = open_redis(&config)?;

@@ -6,12 +6,14 @@ use anyhow::{Context, Result, bail};
 use std::sync::Arc;
 use velro_plugin::Output;
 
+use crate::catalog::Registry;
 use crate::clock;
 use crate::config::Config;
 use crate::generation::{AttemptState, Generation, StoredOutput};
 use crate::id::{GenerationId, UserId};
 use crate::ledger::Credits;
 use crate::outputs::Outputs;
+use crate::provider::ProviderShelf;
 use crate::store::{Grant, Resolution, Resolve, Resolved, Role, StatementFilter, Store, User};
 use crate::upstream::Upstream;
 
@@ -176,11 +178,20 @@ pub async fn resolve(config: &Config, store: Arc<dyn Store>, id: GenerationId, w
 async fn fetch(config: &Config, generation: &Generation, urls: &[String]) -> Result<Vec<StoredOutput>> {
     let upstream = Upstream::new(config)?;
     let outputs = Outputs::new(config)?;
+    let providers = ProviderShelf::load(config, &Registry::from_file(&config.providers_path, clock::now())?)?;
+    let provider = providers.get(&generation.provider).with_context(|| {
+        format!(
+            "the registry has no provider `{}`; add it again for as long as this takes",
+            generation.provider
+        )
+    })?;
     let mut stored = Vec::new();
     for (index, url) in (0u32..).zip(urls) {
         println!("fetching {url}");
         let output = Output::url(generation.media_type.as_str(), url.as_str());
-        let copied = outputs.collect(&upstream, generation.id, index, &output, None).await;
+        let copied = outputs
+            .collect(&upstream, &provider, generation.id, index, &output, None)
+            .await;
         stored.push(copied.map_err(|error| anyhow::anyhow!("cannot copy {url}: {error}"))?);
     }
     Ok(stored)

@@ -17,7 +17,6 @@ use crate::clock;
 use crate::config::Role;
 use crate::config::watch::Watcher;
 use crate::http::{self, Services};
-use crate::provider::load_all;
 
 /// How often gauges that need the database are refreshed.
 const GAUGES_EVERY: Duration = Duration::from_secs(10);
@@ -169,8 +168,9 @@ async fn watch_registry(services: Arc<Services>, stop: CancellationToken) {
     let config = Arc::clone(&services.config);
     let providers = Arc::clone(&services.providers);
     let apply = move |registry: &Registry| {
-        providers.add(&load_all(&config, registry));
-        Ok(())
+        providers
+            .take_up(&config, registry)
+            .map_err(|faults| faults.to_string())
     };
     let path = services.config.providers_path.clone();
     let health = Arc::clone(&services.registry_health);

@@ -20,4 +20,4 @@ pub use file::RegistryErrors;
 pub use listing::by_type_then_credits;
 pub use model::{Feature, InputRule, Model, ModelStatus, Param, ParamType};
 pub use params::{Refusal, key_text};
-pub use registry::{ProviderEntry, ProviderKind, Registry, Shelf};
+pub use registry::{PluginSource, ProviderEntry, ProviderKind, Registry, Shelf};

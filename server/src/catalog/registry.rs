@@ -1,7 +1,9 @@
 //! The registry: providers and models by name, replaced as a whole.
 
 use arc_swap::ArcSwap;
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Model;
@@ -23,15 +25,39 @@ pub struct ProviderEntry {
     pub concurrency_per_user: u32,
     /// Time-out of one request, in milliseconds.
     pub timeout_ms: u32,
+    /// Hosts its requests may go to, as `host` or `host:port`; `None` leaves it to the provider's manifest.
+    pub hosts: Option<Vec<String>>,
+    /// Its hosts may be on a private network.
+    pub allow_private: bool,
+    /// Environment variables of its secrets, by the name that the provider uses; a secret that is not here comes from
+    /// the variable of its own name.
+    pub secrets: BTreeMap<String, String>,
+    /// Where the entry begins in the file.
+    pub line: usize,
 }
 
 /// Which code serves a provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum ProviderKind {
     /// Built in: FAL.ai's queue API.
     Fal,
     /// Built in: draws locally.
     Sandbox,
+    /// A dynamic library.
+    Plugin(PluginSource),
+}
+
+/// Which library, and what it is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PluginSource {
+    /// Below the folder of plugins, or absolute and inside it.
+    pub path: PathBuf,
+    /// SHA-256 of the file in lower-case hex: the only content that is loaded.
+    pub sha256: String,
+    /// The provider's own configuration.
+    pub config: Map<String, Value>,
+    /// A library that cannot be loaded stops the start (and refuses an edit); otherwise only its models are missing.
+    pub required: bool,
 }
 
 /// Everything that can be generated, as one consistent whole.

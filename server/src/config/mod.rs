@@ -18,6 +18,7 @@ pub use secret::Secret;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use layers::Layers;
@@ -49,6 +50,10 @@ pub struct Config {
     pub redis_connections: u32,
     /// `VELRO_PROVIDERS`: path of `providers.toml`.
     pub providers_path: PathBuf,
+    /// `VELRO_PLUGIN_DIR`: folder of provider libraries; `plugins` in the data folder by default.
+    pub plugin_dir: PathBuf,
+    /// What the environment says that is no setting of ours: secrets of providers come from here.
+    pub provider_secrets: ProviderSecrets,
     /// `JWT_SECRET` (alias `JWT_SECRET_KEY`): signs our tokens and output URLs; 32 characters at least.
     pub jwt_secret: Secret,
     /// Life of an access token.
@@ -88,6 +93,38 @@ pub struct Config {
     /// Supabase's settings: read and kept, without effect in this version.
     pub supabase: SupabaseConfig,
 }
+
+/// Variables of the environment that a provider's secret may come from. Velro's own settings are not among them: a
+/// library that calls its secret `JWT_SECRET` must not get ours.
+#[derive(Debug, Clone, Default)]
+pub struct ProviderSecrets(Arc<BTreeMap<String, Secret>>);
+
+impl ProviderSecrets {
+    fn of(env: &BTreeMap<String, String>) -> Self {
+        let theirs = env
+            .iter()
+            .filter(|(name, value)| !ProviderSecrets::is_ours(name) && !value.trim().is_empty());
+        ProviderSecrets(Arc::new(
+            theirs
+                .map(|(name, value)| (name.clone(), Secret::new(value.trim())))
+                .collect(),
+        ))
+    }
+
+    /// True for a variable that never goes to a provider.
+    pub fn is_ours(variable: &str) -> bool {
+        let mut settings = settings::SETTINGS.iter().flat_map(|setting| setting.vars);
+        variable.starts_with("VELRO_") || settings.any(|ours| *ours == variable && !SHARED.contains(&variable))
+    }
+
+    /// The secret in a variable; `None` when it is not set, is empty, or is ours.
+    pub fn get(&self, variable: &str) -> Option<&Secret> {
+        self.0.get(variable)
+    }
+}
+
+/// Settings of ours that are a provider's key, so that a provider of the same service may use them.
+const SHARED: &[&str] = &["FAL_KEY"];
 
 /// Supabase's settings, for the version that uses them.
 #[derive(Debug, Clone, Default)]
@@ -203,7 +240,8 @@ impl Config {
             let remedy = "correct VELRO_CONFIG, --config or the file's rights";
             layers.fault(display(&path), what, remedy);
         }
-        let config = resolve::resolve(&layers, flags.read_only);
+        let mut config = resolve::resolve(&layers, flags.read_only);
+        config.provider_secrets = ProviderSecrets::of(env);
         let (faults, notices) = layers.into_findings();
         (config, faults, notices)
     }
@@ -236,6 +274,11 @@ impl Config {
     pub fn drain_time(&self) -> Duration {
         self.shutdown_grace
             .saturating_sub(LAST_WORDS.min(self.shutdown_grace / 5))
+    }
+
+    /// Where verified copies of provider libraries are kept: what is mapped is what was hashed.
+    pub fn staged_plugins_dir(&self) -> PathBuf {
+        self.data_dir.join("staged-plugins")
     }
 
     /// The folder of delivered files.

@@ -43,6 +43,8 @@ pub(super) fn resolve(layers: &Layers, read_only: bool) -> Config {
         redis_prefix: redis_prefix(layers),
         redis_connections: layers.integer("storage.redis_connections", 1..=256) as u32,
         providers_path: PathBuf::from(required(layers, "providers.path", "./providers.toml")),
+        plugin_dir: plugin_dir(layers, &data_dir),
+        provider_secrets: Default::default(),
         jwt_secret: jwt_secret(layers, development, &data_dir, read_only),
         data_dir,
         access_token_ttl: seconds("auth.access_token_minutes", 1..=1440, 60),
@@ -63,6 +65,13 @@ pub(super) fn resolve(layers: &Layers, read_only: bool) -> Config {
         upstream_allow_private: layers.boolean("providers.allow_private_addresses"),
         shutdown_grace: seconds("server.shutdown_grace_seconds", 0..=3600, 1),
         supabase: supabase(layers),
+    }
+}
+
+fn plugin_dir(layers: &Layers, data_dir: &Path) -> PathBuf {
+    match layers.text("providers.plugin_dir") {
+        given if given.is_empty() => data_dir.join("plugins"),
+        given => PathBuf::from(given),
     }
 }
 
@@ -480,6 +489,7 @@ pub(super) fn redacted_lines(config: &Config) -> Vec<String> {
         ("log.level", config.log_level.clone()),
         ("log.format", format.to_owned()),
         ("providers.path", display(&config.providers_path)),
+        ("providers.plugin_dir", display(&config.plugin_dir)),
         (
             "providers.allow_private_addresses",
             config.upstream_allow_private.to_string(),

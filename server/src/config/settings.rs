@@ -73,6 +73,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     open("log", "level", &["LOG_LEVEL"]),
     open("log", "format", &["LOG_FORMAT"]),
     open("providers", "path", &["VELRO_PROVIDERS"]),
+    open("providers", "plugin_dir", &["VELRO_PLUGIN_DIR"]),
     open("providers", "allow_private_addresses", &["UPSTREAM_ALLOW_PRIVATE"]),
     secret("fal", "key", &["FAL_KEY"]),
     open("fal", "queue_url", &["FAL_QUEUE_URL"]),

@@ -34,6 +34,7 @@ use crate::clock::Micros;
 use crate::config::Config;
 use crate::generation::StoredOutput;
 use crate::id::{GenerationId, UserId};
+use crate::provider::LoadedProvider;
 use crate::upstream::{DownloadError, Upstream};
 use sign::Signer;
 use sniff::Format;
@@ -126,6 +127,7 @@ impl Outputs {
     pub async fn collect(
         &self,
         upstream: &Upstream,
+        provider: &LoadedProvider,
         generation_id: GenerationId,
         index: u32,
         output: &Output,
@@ -142,7 +144,11 @@ impl Outputs {
         let part = Part::new(&folder);
         let mut file = File::create(&part.path).await?;
         match &output.source {
-            Source::Url(url) => drop(upstream.download(url, self.max_output_bytes, &mut file).await?),
+            Source::Url(url) => drop(
+                upstream
+                    .download(provider, url, self.max_output_bytes, &mut file)
+                    .await?,
+            ),
             other => {
                 let bytes = inline_bytes(other, answer_body)?;
                 if bytes.len() as u64 > self.max_output_bytes {

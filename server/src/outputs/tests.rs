@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::Secret;
-use crate::upstream::tests::{Does, Server, upstream};
+use crate::provider::LoadedProvider;
+use crate::upstream::tests::{Does, Server, provider, upstream};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -11,6 +12,11 @@ fn outputs() -> (Outputs, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let outputs = Outputs::at(folder.path(), signer("secret"), 100_000, 5_000).unwrap();
     (outputs, folder)
+}
+
+/// A provider for which where a file comes from does not matter.
+fn any() -> LoadedProvider {
+    provider("files.test", None)
 }
 
 fn signer(secret: &str) -> Signer {
@@ -45,7 +51,7 @@ async fn copies_once_and_describes_the_same_again() {
     let generation = GenerationId::new();
     let output = Output::url("image", server.url("/a.html?sig=1"));
     let first = outputs
-        .collect(&upstream(true), generation, 2, &output, None)
+        .collect(&upstream(true), &any(), generation, 2, &output, None)
         .await
         .unwrap();
     assert_eq!(
@@ -59,7 +65,7 @@ async fn copies_once_and_describes_the_same_again() {
 
     // The crash came between the copy and its settlement; meanwhile the provider's copy may be gone.
     let again = outputs
-        .collect(&upstream(true), generation, 2, &output, None)
+        .collect(&upstream(true), &any(), generation, 2, &output, None)
         .await
         .unwrap();
     assert_eq!((again, server.connections()), (first.clone(), 1));
@@ -68,7 +74,7 @@ async fn copies_once_and_describes_the_same_again() {
     // Another source is another file.
     let other = Output::url("image", server.url("/b"));
     let other = outputs
-        .collect(&upstream(true), generation, 2, &other, None)
+        .collect(&upstream(true), &any(), generation, 2, &other, None)
         .await
         .unwrap();
     assert_ne!(other.key, first.key);
@@ -89,7 +95,7 @@ async fn a_crash_while_copying_leaves_nothing_that_counts() {
     let server = Server::start(Does::Say(half)).await;
     let output = Output::url("image", server.url("/"));
     let error = outputs
-        .collect(&upstream(true), generation, 0, &output, None)
+        .collect(&upstream(true), &any(), generation, 0, &output, None)
         .await
         .unwrap_err();
     assert!(matches!(error, CollectError::Retryable(_)), "{error}");
@@ -99,7 +105,7 @@ async fn a_crash_while_copying_leaves_nothing_that_counts() {
     std::fs::write(inside.join(".1.part"), b"half").unwrap();
     assert!(
         outputs
-            .collect(&upstream(true), generation, 0, &output, None)
+            .collect(&upstream(true), &any(), generation, 0, &output, None)
             .await
             .is_err()
     );
@@ -124,7 +130,7 @@ async fn only_media_of_the_announced_kind() {
         let generation = GenerationId::new();
         let output = Output::url(kind, server.url("/"));
         let error = outputs
-            .collect(&upstream(true), generation, 0, &output, None)
+            .collect(&upstream(true), &any(), generation, 0, &output, None)
             .await
             .unwrap_err();
         assert!(matches!(error, CollectError::Permanent(_)), "{error}");
@@ -143,14 +149,21 @@ async fn outputs_inside_the_answer() {
     let upstream = upstream(false);
     let body = with(Source::Body);
     let stored = outputs
-        .collect(&upstream, GenerationId::new(), 0, &body, Some(&bytes))
+        .collect(&upstream, &any(), GenerationId::new(), 0, &body, Some(&bytes))
         .await
         .unwrap();
     assert_eq!((stored.width, stored.height), (Some(8), Some(16)));
     let answer = serde_json::json!({"data": [{"b64_json": STANDARD.encode(&bytes)}]}).to_string();
     let inside = with(Source::BodyBase64("/data/0/b64_json".into()));
     let stored = outputs
-        .collect(&upstream, GenerationId::new(), 0, &inside, Some(answer.as_bytes()))
+        .collect(
+            &upstream,
+            &any(),
+            GenerationId::new(),
+            0,
+            &inside,
+            Some(answer.as_bytes()),
+        )
         .await
         .unwrap();
     assert_eq!(stored.bytes, 100);
@@ -161,7 +174,7 @@ async fn outputs_inside_the_answer() {
         (Source::Json(Value::Null), None),
     ] {
         let error = outputs
-            .collect(&upstream, GenerationId::new(), 0, &with(source), answer)
+            .collect(&upstream, &any(), GenerationId::new(), 0, &with(source), answer)
             .await
             .unwrap_err();
         assert!(matches!(error, CollectError::Permanent(_)), "{error}");

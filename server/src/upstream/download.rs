@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use url::Url;
 
 use super::{Upstream, chain, guard, policy};
-use crate::provider::sandbox;
+use crate::provider::{LoadedProvider, sandbox};
 
 const MAX_REDIRECTS: usize = 5;
 /// For the whole file.
@@ -47,14 +47,21 @@ impl DownloadError {
 
 impl Upstream {
     /// Writes what is behind `url` to `file`, at most `limit` bytes. No secret is ever sent.
-    pub async fn download(&self, url: &str, limit: u64, file: &mut File) -> Result<Downloaded, DownloadError> {
+    /// Private addresses are connected to only where that is allowed, or on the hosts of a provider that may be there.
+    pub async fn download(
+        &self,
+        provider: &LoadedProvider,
+        url: &str,
+        limit: u64,
+        file: &mut File,
+    ) -> Result<Downloaded, DownloadError> {
         let bytes = match url
             .split_once(':')
             .map(|(scheme, _)| scheme.to_ascii_lowercase())
             .as_deref()
         {
             Some("http" | "https") => {
-                let whole = self.download_http(url, limit, file);
+                let whole = self.download_http(provider, url, limit, file);
                 tokio::time::timeout(TOTAL_TIMEOUT, whole)
                     .await
                     .map_err(|_| DownloadError::Retryable("the file did not arrive in ten minutes".into()))??
@@ -74,12 +81,24 @@ impl Upstream {
         Ok(Downloaded { bytes })
     }
 
-    async fn download_http(&self, url: &str, limit: u64, file: &mut File) -> Result<u64, DownloadError> {
+    async fn download_http(
+        &self,
+        provider: &LoadedProvider,
+        url: &str,
+        limit: u64,
+        file: &mut File,
+    ) -> Result<u64, DownloadError> {
         let mut url =
             Url::parse(url).map_err(|e| DownloadError::permanent(format!("the output's URL is not valid: {e}")))?;
         for _ in 0..=MAX_REDIRECTS {
-            self.check(&url)?;
-            let request = self.read.get(url.clone()).header("accept", "*/*").send();
+            let private = self.allow_private || (provider.allow_private && policy::is_listed(provider, &url));
+            check(&url, private)?;
+            let request = self
+                .clients(private)
+                .read
+                .get(url.clone())
+                .header("accept", "*/*")
+                .send();
             let answer = tokio::time::timeout(IDLE_TIMEOUT, request)
                 .await
                 .map_err(|_| DownloadError::Retryable("the file's host does not answer".into()))?
@@ -99,22 +118,22 @@ impl Upstream {
         }
         Err(DownloadError::permanent(format!("more than {MAX_REDIRECTS} redirects")))
     }
+}
 
-    /// Every hop is checked like the first.
-    fn check(&self, url: &Url) -> Result<(), DownloadError> {
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(DownloadError::permanent("a redirect away from http(s)"));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(DownloadError::permanent("the output's URL contains credentials"));
-        }
-        if !guard::address_allowed(url, self.allow_private) {
-            return Err(DownloadError::permanent(
-                "the output's URL names an address that is not public (UPSTREAM_ALLOW_PRIVATE=true allows it)",
-            ));
-        }
-        Ok(())
+/// Every hop is checked like the first.
+fn check(url: &Url, private: bool) -> Result<(), DownloadError> {
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(DownloadError::permanent("a redirect away from http(s)"));
     }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(DownloadError::permanent("the output's URL contains credentials"));
+    }
+    if !guard::address_allowed(url, private) {
+        return Err(DownloadError::permanent(
+            "the output's URL names an address that is not public (UPSTREAM_ALLOW_PRIVATE=true allows it)",
+        ));
+    }
+    Ok(())
 }
 
 async fn stream(mut answer: reqwest::Response, limit: u64, file: &mut File) -> Result<u64, DownloadError> {

@@ -91,11 +91,19 @@ pub trait UpstreamObserver: Send + Sync {
     fn request(&self, seen: Seen<'_>);
 }
 
+/// A client for paid requests and one for those that may be repeated.
+#[derive(Clone)]
+struct Clients {
+    submit: reqwest::Client,
+    read: reqwest::Client,
+}
+
 /// The HTTP clients of the process, shared by all providers.
 #[derive(Clone)]
 pub struct Upstream {
-    submit: reqwest::Client,
-    read: reqwest::Client,
+    public: Clients,
+    /// For providers whose hosts may be on a private network.
+    private: Clients,
     allow_private: bool,
     max_body_bytes: usize,
     observer: Option<Arc<dyn UpstreamObserver>>,
@@ -110,7 +118,7 @@ impl Upstream {
     /// Clients with bounds of one's own: whether private addresses may be connected to, the largest answer in bytes, the
     /// longest wait for a connection.
     pub fn with(allow_private: bool, max_body_bytes: usize, connect_timeout: Duration) -> Result<Self, reqwest::Error> {
-        let client = |idle: Duration| {
+        let client = |idle: Duration, private: bool| {
             reqwest::Client::builder()
                 .user_agent(concat!("velro/", env!("CARGO_PKG_VERSION")))
                 .redirect(reqwest::redirect::Policy::none())
@@ -119,12 +127,18 @@ impl Upstream {
                 .referer(false)
                 .connect_timeout(connect_timeout)
                 .pool_idle_timeout(idle)
-                .dns_resolver(guard::PublicOnly::new(allow_private))
+                .dns_resolver(guard::PublicOnly::new(private))
                 .build()
         };
+        let clients = |private: bool| {
+            Ok(Clients {
+                submit: client(SUBMIT_IDLE, private)?,
+                read: client(READ_IDLE, private)?,
+            })
+        };
         Ok(Upstream {
-            submit: client(SUBMIT_IDLE)?,
-            read: client(READ_IDLE)?,
+            public: clients(allow_private)?,
+            private: clients(true)?,
             allow_private,
             max_body_bytes,
             observer: None,
@@ -165,13 +179,19 @@ impl Upstream {
         result
     }
 
+    fn clients(&self, private: bool) -> &Clients {
+        if private { &self.private } else { &self.public }
+    }
+
     async fn exchange(&self, provider: &LoadedProvider, request: &HttpRequest) -> Result<Answer, Transport> {
+        let private = self.allow_private || provider.allow_private;
+        let clients = self.clients(private);
         let client = if request.effect.is_submit() {
-            &self.submit
+            &clients.submit
         } else {
-            &self.read
+            &clients.read
         };
-        let filled = policy::fill(provider, request, self.allow_private).map_err(|refusal| {
+        let filled = policy::fill(provider, request, private).map_err(|refusal| {
             warn!(%refusal, target = policy::loggable(&request.url), "request refused before it was sent");
             Transport::HostDenied
         })?;

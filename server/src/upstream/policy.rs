@@ -122,7 +122,7 @@ fn filled_url(provider: &LoadedProvider, text: &str, allow_private: bool) -> Res
 }
 
 /// Exact match of host and port. An entry without a port means the scheme's own.
-fn is_listed(provider: &LoadedProvider, url: &Url) -> bool {
+pub(super) fn is_listed(provider: &LoadedProvider, url: &Url) -> bool {
     let Some(host) = url.host_str() else { return false };
     let full = url.port().map(|port| format!("{host}:{port}"));
     let wanted = full.as_deref().unwrap_or(host);

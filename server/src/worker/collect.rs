@@ -64,7 +64,7 @@ impl Drive {
             match self
                 .tools
                 .outputs
-                .collect(&self.tools.upstream, id, index, output, answer)
+                .collect(&self.tools.upstream, &self.provider, id, index, output, answer)
                 .await
             {
                 Ok(stored) => round.stored.push(stored),

@@ -45,7 +45,7 @@ pub(super) struct Drive {
     pub(super) tools: Tools,
     pub(super) settings: Arc<Settings>,
     pub(super) work: Work,
-    provider: Arc<LoadedProvider>,
+    pub(super) provider: Arc<LoadedProvider>,
     /// The step at hand came from the inbox; only then may a save empty it.
     took_inbox: bool,
     /// The step at hand asks the provider to stop; it counts as asked when that is stored.
@@ -293,7 +293,7 @@ impl Drive {
             .settings
             .webhook_base
             .as_ref()
-            .filter(|_| self.provider.manifest.webhook_auth.is_some())
+            .filter(|_| self.provider.takes_webhooks())
             .map(|base| format!("{base}/webhooks/{}/{id}", attempt.provider));
         let job = Job {
             id: &id,

@@ -25,7 +25,7 @@ use velro::generation::{AttemptState, Generation, Status};
 use velro::id::{GenerationId, UserId};
 use velro::intake::{Intake, Request};
 use velro::ledger::Credits;
-use velro::provider::load_all;
+use velro::provider::ProviderShelf;
 use velro::store::Store;
 use velro::store::wrapped::Wrapped;
 use velro::worker::{Settings, Worker};
@@ -76,7 +76,7 @@ impl World {
     /// A process over a store: its own queue, hub and worker.
     fn process(&self, store: Arc<dyn Store>) -> (Intake, Worker) {
         let registry = Registry::from_file(&self.config.providers_path, clock::now()).unwrap();
-        let providers = load_all(&self.config, &registry);
+        let providers = ProviderShelf::load(&self.config, &registry).unwrap();
         let (intake, tools) = process::tools(&self.config, store, registry, providers).unwrap();
         let settings = Settings {
             sweep_every: Duration::from_millis(50),

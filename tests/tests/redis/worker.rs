@@ -15,7 +15,7 @@ use velro::config::Config;
 use velro::generation::Status;
 use velro::id::{GenerationId, UserId};
 use velro::intake::{Intake, Request, Stopped};
-use velro::provider::load_all;
+use velro::provider::ProviderShelf;
 use velro::queue::live::Live;
 use velro::queue::memory::MemoryQueue;
 use velro::queue::redis::{LIFE, RedisQueue};
@@ -71,7 +71,7 @@ impl World {
 
     fn start_over(&self, link: Link, live: Arc<Live>, queue: Arc<dyn Queue>) -> Process {
         let registry = Registry::from_file(&self.config.providers_path, clock::now()).unwrap();
-        let providers = load_all(&self.config, &registry);
+        let providers = ProviderShelf::load(&self.config, &registry).unwrap();
         let store = Arc::clone(&self.store);
         let (intake, tools) =
             process::tools_over(&self.config, store, Arc::clone(&queue), live, registry, providers).unwrap();

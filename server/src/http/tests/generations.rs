@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::{House, house, house_with, url};
 use crate::catalog::Registry;
 use crate::clock;
-use crate::provider::load_all;
 
 const SUBMIT: &str = "/api/v1/generations/async/submit";
 const CREATE: &str = "/api/v1/generations";
@@ -21,10 +20,8 @@ pub(super) async fn shop() -> House {
 pub(super) fn stocked(house: House) -> House {
     let text = include_str!("../../../../providers.toml");
     let registry = Registry::from_toml(text, Path::new("providers.toml"), clock::now()).unwrap();
-    house
-        .services
-        .providers
-        .add(&load_all(&house.services.config, &registry));
+    let services = &house.services;
+    services.providers.take_up(&services.config, &registry).unwrap();
     house.services.shelf.set(registry);
     house
 }

@@ -13,7 +13,7 @@ use salvo::http::header::HeaderMap;
 use salvo::test::{RequestBuilder, ResponseExt, TestClient};
 use salvo::{Response, Service};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -118,7 +118,7 @@ pub(super) async fn house_over(
     let path = folder.path().join("velro.db").display().to_string();
     let store = around(Arc::new(SqlStore::open(&path, options).await.unwrap()));
     let shelf = Arc::new(Shelf::new(Registry::default()));
-    let providers = Arc::new(ProviderShelf::new(HashMap::new()));
+    let providers = Arc::new(ProviderShelf::new(&config));
     let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());
     let live = Arc::new(Live::default());
     let metrics = Arc::new(Metrics::new().unwrap());

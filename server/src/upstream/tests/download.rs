@@ -9,7 +9,9 @@ async fn fetch(upstream: &Upstream, url: &str, limit: u64) -> Result<Vec<u8>, Do
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     let mut file = File::create(&path).await.unwrap();
-    let downloaded = upstream.download(url, limit, &mut file).await?;
+    let downloaded = upstream
+        .download(&provider("files.test", None), url, limit, &mut file)
+        .await?;
     let bytes = std::fs::read(&path).unwrap();
     assert_eq!(downloaded.bytes, bytes.len() as u64);
     Ok(bytes)

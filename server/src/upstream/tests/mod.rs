@@ -155,8 +155,6 @@ pub(crate) fn provider(host: impl ToString, webhook_auth: Option<WebhookAuth>) -
     let mut manifest = Manifest::new("test", "1").host(host.to_string()).secret("KEY");
     manifest.webhook_auth = webhook_auth;
     LoadedProvider {
-        name: "test".into(),
-        provider: Arc::new(Sandbox),
         hosts: manifest.hosts.clone(),
         manifest,
         secrets: HashMap::from([
@@ -164,7 +162,7 @@ pub(crate) fn provider(host: impl ToString, webhook_auth: Option<WebhookAuth>) -
             ("UNDECLARED".to_owned(), Secret::new("other")),
             ("HOOK".to_owned(), Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")),
         ]),
-        not_ready: None,
         timeout_ms: 2_000,
+        ..LoadedProvider::of("test", Arc::new(Sandbox))
     }
 }

@@ -1,0 +1,154 @@
+//! Threads for the code of a library. A call that does not return costs one of them and a fault, never a thread of the
+//! runtime; and the process can end without waiting for it.
+
+use ::velro_plugin::{Fault, FaultCode};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+type Task = Box<dyn FnOnce() + Send>;
+
+/// A few threads that run the calls of one instance.
+pub(super) struct Lane {
+    tasks: Sender<Task>,
+    threads: usize,
+    /// Calls that were given up on and have not returned.
+    stuck: Arc<AtomicUsize>,
+}
+
+impl Lane {
+    /// Starts the threads; they end when the lane is dropped and its last task is done.
+    pub(super) fn new(name: &str, threads: usize) -> std::io::Result<Lane> {
+        let (tasks, waiting) = channel::<Task>();
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..threads {
+            let waiting = Arc::clone(&waiting);
+            // The kernel keeps fifteen bytes of a thread's name.
+            let short: String = format!("p-{name}").chars().take(15).collect();
+            thread::Builder::new().name(short).spawn(move || work(&waiting))?;
+        }
+        Ok(Lane {
+            tasks,
+            threads,
+            stuck: Arc::default(),
+        })
+    }
+
+    /// Runs a call and waits for it, at most for `limit`.
+    pub(super) fn run<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Fault> {
+        let gave_up = || {
+            Fault::new(
+                FaultCode::Internal,
+                format!("{NO_ANSWER} within {} ms", limit.as_millis()),
+            )
+        };
+        if self.stuck.load(Ordering::Acquire) >= self.threads {
+            return Err(Fault::new(
+                FaultCode::Internal,
+                format!("{NO_ANSWER}, and no thread is left for it"),
+            ));
+        }
+        let (answer, answered) = sync_channel::<thread::Result<T>>(1);
+        let state = Arc::new(Mutex::new(false));
+        let (given_up, stuck) = (Arc::clone(&state), Arc::clone(&self.stuck));
+        let task = Box::new(move || {
+            let result = catch_unwind(AssertUnwindSafe(call));
+            let given_up = given_up.lock().unwrap_or_else(PoisonError::into_inner);
+            if *given_up {
+                stuck.fetch_sub(1, Ordering::AcqRel);
+            }
+            // Nobody listens any more when the call was given up.
+            drop(answer.send(result));
+        });
+        let ended = || Fault::new(FaultCode::Internal, "the threads of the library have ended");
+        self.tasks.send(task).map_err(|_| ended())?;
+        match answered.recv_timeout(limit) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(payload)) => Err(panicked(payload)),
+            Err(RecvTimeoutError::Disconnected) => Err(ended()),
+            Err(RecvTimeoutError::Timeout) => {
+                let mut given_up = state.lock().unwrap_or_else(PoisonError::into_inner);
+                // It may have answered in this very moment.
+                match answered.try_recv() {
+                    Ok(Ok(value)) => Ok(value),
+                    Ok(Err(payload)) => Err(panicked(payload)),
+                    Err(_) => {
+                        *given_up = true;
+                        self.stuck.fetch_add(1, Ordering::AcqRel);
+                        Err(gave_up())
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs something when a thread is free; nobody waits for it.
+    pub(super) fn post(&self, task: impl FnOnce() + Send + 'static) {
+        // The threads end after this lane, so that somebody is there to take it.
+        drop(self.tasks.send(Box::new(task)));
+    }
+}
+
+/// How the fault of a call that did not return begins.
+pub(super) const NO_ANSWER: &str = "the library does not answer";
+
+/// A panic of our own half of the bridge; the SDK stops those of the library.
+fn panicked(payload: Box<dyn Any + Send>) -> Fault {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+    Fault::new(FaultCode::Panic, text.unwrap_or_else(|| "panic".into()))
+}
+
+fn work(waiting: &Mutex<Receiver<Task>>) {
+    loop {
+        let task = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match task {
+            Ok(task) => task(),
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_call_that_does_not_return_costs_its_thread_until_it_does() {
+        let lane = Lane::new("test", 2).unwrap();
+        assert_eq!(lane.run(LONG, || 1).unwrap(), 1);
+        let (free, wait) = channel::<()>();
+        let fault = lane.run(Duration::from_millis(20), move || wait.recv()).unwrap_err();
+        assert!(fault.message.starts_with(NO_ANSWER), "{fault}");
+        assert_eq!(lane.run(LONG, || 2).unwrap(), 2, "the other thread goes on");
+        let (free_too, wait) = channel::<()>();
+        lane.run(Duration::from_millis(20), move || wait.recv()).unwrap_err();
+        let fault = lane.run(LONG, || 3).unwrap_err();
+        assert!(fault.message.contains("no thread is left"), "{fault}");
+        free.send(()).unwrap();
+        while lane.stuck.load(Ordering::Acquire) > 1 {
+            thread::yield_now();
+        }
+        assert_eq!(lane.run(LONG, || 4).unwrap(), 4, "it came back");
+        drop(free_too);
+    }
+
+    #[test]
+    fn a_panic_is_a_fault_and_the_next_call_works() {
+        let lane = Lane::new("test", 1).unwrap();
+        let fault = lane.run(LONG, || -> u8 { std::panic::panic_any("boom") }).unwrap_err();
+        assert_eq!((fault.code, fault.message.as_str()), (FaultCode::Panic, "boom"));
+        assert_eq!(lane.run(LONG, || 7).unwrap(), 7);
+    }
+}
