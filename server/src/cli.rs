@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod healthcheck;
+pub mod plugin;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -158,6 +159,10 @@ Exit codes: 0 when it is ready, 1 when it is not or does not answer.")]
     /// Generations.
     #[command(subcommand)]
     Generations(GenerationsCommand),
+
+    /// Providers as dynamic libraries.
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
 }
 
 /// `velro db`

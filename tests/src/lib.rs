@@ -7,8 +7,10 @@
 pub mod clients;
 pub mod fal_sim;
 pub mod harness;
+pub mod libraries;
 pub mod ports;
 pub mod process;
+pub mod queue_sim;
 pub mod queue_suite;
 pub mod redis;
 pub mod services;

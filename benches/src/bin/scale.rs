@@ -147,6 +147,9 @@ impl Scale {
         let mut env = Vec::new();
         if kind == Kind::Postgres {
             env.push(("REDIS_URL".to_owned(), self.redis.url()));
+            // Every step begins with an empty queue: clearing away what the one before left would be measured with it.
+            let prefix = format!("scale-{}:", uuid::Uuid::new_v4());
+            env.push(("VELRO_REDIS_PREFIX".to_owned(), prefix));
         }
         Setup {
             fal: Some(sim.base_url.clone()),

@@ -230,6 +230,16 @@ impl Recording {
 
     /// Plays the recording to a provider.
     pub fn play(&self, provider: &dyn Provider) -> Result<(), Mismatch> {
+        self.play_heard(provider, &mut |_| {})
+    }
+
+    /// Plays the recording as far as it holds and gives every state that the provider stores to `heard`.
+    pub fn walk(&self, provider: &dyn Provider, heard: &mut dyn FnMut(&[u8])) {
+        // What does not hold is said by `play`.
+        let _ = self.play_heard(provider, heard);
+    }
+
+    fn play_heard(&self, provider: &dyn Provider, heard: &mut dyn FnMut(&[u8])) -> Result<(), Mismatch> {
         let params = Value::Object(self.params.clone()).to_string();
         let (mut state, mut now_ms) = (Vec::new(), BEGIN_MS);
         for (index, turn) in self.exchange.iter().enumerate() {
@@ -258,6 +268,7 @@ impl Recording {
             turn.then.compare(&first).map_err(at)?;
             let Ok(step) = first else { return Ok(()) };
             if let Some(new) = step.state {
+                heard(&new);
                 state = new;
             }
             if let Action::Wait { ms } = step.action {

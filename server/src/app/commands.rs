@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{copy, desk, open_store, serve};
 use crate::cli::{
     Cli, Command, CreditsCommand, DbCommand, GenerationsCommand, LedgerCommand, ResolveOutcome, UsersCommand, check,
-    healthcheck,
+    healthcheck, plugin,
 };
 use crate::config::{Config, Database, process_env};
 use crate::http::openapi;
@@ -39,6 +39,7 @@ async fn carry_out(cli: Cli) -> Result<bool> {
     match cli.chosen() {
         Command::Check => return Ok(check::run(&overrides, &env, &mut io::stdout())?),
         Command::Healthcheck => return Ok(healthcheck::run(&overrides, &env, &mut io::stdout()).await?),
+        Command::Plugin(command) => return plugin::run(&command, &overrides, &env, &mut io::stdout()),
         Command::Openapi => {
             println!("{}", serde_json::to_string_pretty(&openapi::document())?);
             return Ok(true);
@@ -98,7 +99,12 @@ async fn at_the_desk(command: Command, config: &Config, store: &Arc<dyn Store>) 
                 .with_context(|| format!("{id} is not the id of a generation"))?;
             desk::resolve(config, Arc::clone(store), id, word(outcome)?, &reason).await?;
         }
-        Command::Serve | Command::Check | Command::Healthcheck | Command::Openapi | Command::Db(_) => {
+        Command::Serve
+        | Command::Check
+        | Command::Healthcheck
+        | Command::Openapi
+        | Command::Db(_)
+        | Command::Plugin(_) => {
             bail!("this command does not work on the database")
         }
     }

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use ::velro_plugin::abi::*;
-use ::velro_plugin::{Event, Fault, Header, HookTarget, Job, Manifest, Provider, Quote, Response, Step, Webhook};
+use ::velro_plugin::{Event, Fault, Header, HookTarget, Job, Manifest, Provider, Quote, Step, Webhook};
 use serde_json::{Map, Value};
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -221,23 +221,27 @@ struct Owned {
 
 impl Owned {
     fn of(job: &Job<'_>, event: Option<&Event<'_>>) -> Owned {
-        fn response<'b>(number: u32, answer: &Response<'b>) -> (u32, u16, u32, Vec<(String, String)>, &'b [u8]) {
-            (number, answer.status, 0, own(answer.headers), answer.body)
-        }
-        let plain = |number| (number, 0, 0, Vec::new(), &[][..]);
-        let (event, status, transport, headers, body) = match event {
-            None => plain(0),
-            Some(Event::Start) => plain(VELRO_EV_START),
-            Some(Event::Http(answer)) => response(VELRO_EV_HTTP, answer),
-            Some(Event::Failed(transport)) => (VELRO_EV_FAILED, 0, transport.number(), Vec::new(), &[][..]),
-            Some(Event::Timer) => plain(VELRO_EV_TIMER),
-            Some(Event::Webhook(answer)) => response(VELRO_EV_WEBHOOK, answer),
-            Some(Event::Chunk(piece)) => (VELRO_EV_CHUNK, 0, 0, Vec::new(), *piece),
-            Some(Event::Cancel) => plain(VELRO_EV_CANCEL),
-            Some(Event::Interrupted) => plain(VELRO_EV_INTERRUPTED),
+        let answer = match event {
+            Some(Event::Http(answer) | Event::Webhook(answer)) => Some(answer),
+            _ => None,
+        };
+        let (number, transport) = match event {
+            None => (0, 0),
+            Some(Event::Start) => (VELRO_EV_START, 0),
+            Some(Event::Http(_)) => (VELRO_EV_HTTP, 0),
+            Some(Event::Failed(transport)) => (VELRO_EV_FAILED, transport.number()),
+            Some(Event::Timer) => (VELRO_EV_TIMER, 0),
+            Some(Event::Webhook(_)) => (VELRO_EV_WEBHOOK, 0),
+            Some(Event::Chunk(_)) => (VELRO_EV_CHUNK, 0),
+            Some(Event::Cancel) => (VELRO_EV_CANCEL, 0),
+            Some(Event::Interrupted) => (VELRO_EV_INTERRUPTED, 0),
+        };
+        let body = match event {
+            Some(Event::Chunk(piece)) => piece,
+            _ => answer.map_or(&[][..], |answer| answer.body),
         };
         Owned {
-            event,
+            event: number,
             id: job.id.to_owned(),
             model: job.model.to_owned(),
             params: job.params.raw().to_owned(),
@@ -248,9 +252,9 @@ impl Owned {
             deadline_ms: job.deadline_ms,
             attempt: job.attempt,
             steps: job.steps,
-            status,
+            status: answer.map_or(0, |answer| answer.status),
             transport,
-            headers,
+            headers: answer.map_or_else(Vec::new, |answer| own(answer.headers)),
             body: body.to_vec(),
         }
     }

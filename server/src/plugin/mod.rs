@@ -17,6 +17,7 @@
 //! A native library has the rights of the process. All this protects from mistakes, not from malice: `PLUGINS.md`.
 
 mod answer;
+pub mod check;
 mod fault;
 mod file;
 mod foreign;
@@ -24,9 +25,7 @@ mod host;
 mod lane;
 mod library;
 mod note;
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic)]
-mod tests;
+pub mod scaffold;
 
 pub use fault::{LoadFault, LoadProblem};
 pub use file::{Verified, read, verify};

@@ -11,6 +11,7 @@ pub use health::{Admission, Health, Standing};
 
 use arc_swap::ArcSwap;
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use velro_plugin::{Manifest, Provider};
 
@@ -97,7 +98,15 @@ impl ProviderShelf {
     /// A shelf with the providers of a registry. One that cannot be used is there all the same and says why; a library
     /// that is required and cannot be loaded is a fault of the registry.
     pub fn load(config: &Config, registry: &Registry) -> Result<ProviderShelf, RegistryErrors> {
-        let shelf = ProviderShelf::new(config);
+        ProviderShelf::load_staged(config, registry, &config.staged_plugins_dir())
+    }
+
+    /// The same with the private copies of libraries in a folder of the caller's.
+    pub fn load_staged(config: &Config, registry: &Registry, staging: &Path) -> Result<ProviderShelf, RegistryErrors> {
+        let shelf = ProviderShelf {
+            current: ArcSwap::default(),
+            plugins: Plugins::new(staging),
+        };
         shelf.take_up(config, registry)?;
         Ok(shelf)
     }

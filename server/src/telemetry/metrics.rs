@@ -97,6 +97,9 @@ metrics! {
     registry_info: IntGaugeVec = "velro_registry_info" ["revision"];
     /// 1 when the newest edit of the registry was refused, else 0.
     registry_refused: IntGauge = "velro_registry_edit_refused" [];
+    /// Provider libraries in the address space: active ones serve an entry of the registry, retired ones have been replaced
+    /// and stay loaded until the process ends.
+    plugin_libraries: IntGaugeVec = "velro_plugin_libraries" ["state"];
     /// Attempts whose lease changed hands, by kind: adopted from a dead worker, released by a drain.
     leases: IntCounterVec = "velro_leases_total" ["kind"];
     /// Seconds that are added to this machine's clock to follow the database's; 0 with the embedded one.
@@ -160,6 +163,14 @@ impl Metrics {
         self.held_credits.set(counts.held.0);
         let age = counts.oldest_queued_at.map_or(Duration::ZERO, |at| now.after(at));
         self.queue_age_seconds.set(as_gauge(age.as_secs()));
+    }
+
+    /// How many libraries serve the registry, and how many are left over from before.
+    pub fn libraries(&self, (active, retired): (usize, usize)) {
+        for (state, count) in [("active", active), ("retired", retired)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.plugin_libraries.with_label_values(&[state]).set(count);
+        }
     }
 
     /// A request to a provider ended: `ok` or the kind of error.

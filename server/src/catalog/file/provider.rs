@@ -37,8 +37,10 @@ pub(super) fn read(name: &str, mut section: Section<'_, '_>) -> Option<ProviderE
         section.missing("kind", "\"fal\", \"sandbox\" or \"plugin\"");
     }
     let enabled = section.boolean("enabled").is_none_or(|spot| spot.value);
-    let concurrency = section.integer("concurrency", 1..=10_000).map_or(20, |spot| spot.value);
-    let per_user = section.integer("concurrency_per_user", 1..=10_000);
+    let concurrency = section
+        .integer("concurrency", 1..=100_000)
+        .map_or(20, |spot| spot.value);
+    let per_user = section.integer("concurrency_per_user", 1..=100_000);
     if let Some(spot) = &per_user
         && spot.value > concurrency
     {

@@ -111,7 +111,7 @@ fn each_mistake_is_named_with_its_line() {
         (
             "kind = \"sandbox\"",
             "kind = \"fal\"\nconcurrency = 0",
-            "write a whole number from 1 to 10000",
+            "write a whole number from 1 to 100000",
         ),
         (
             "kind = \"sandbox\"",

@@ -382,6 +382,9 @@ async fn metrics(depot: &mut Depot, res: &mut Response) -> Result<()> {
         registry.reloads_failed,
         registry.error.is_some(),
     );
+    services
+        .metrics
+        .libraries(services.providers.libraries(&services.shelf.get()));
     if let Some(link) = &services.link {
         services.metrics.redis(link);
     }
