@@ -40,6 +40,8 @@
 //! feature) plays recorded exchanges to a provider. `PLUGINS.md` tells the whole story.
 
 pub mod abi;
+mod base_url;
+mod config;
 pub mod export;
 mod fault;
 mod job;
@@ -49,6 +51,8 @@ mod step;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
+pub use base_url::BaseUrl;
+pub use config::read_config;
 pub use fault::{Fault, FaultCode};
 pub use job::{Event, Header, HookTarget, Job, Params, Response, Transport, Webhook};
 pub use manifest::{Manifest, Model, Pricing, WebhookAuth};
