@@ -69,7 +69,7 @@ impl BaseUrl {
 fn is_v6(name: &str) -> bool {
     name.strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))
-        .is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
+        .is_some_and(|inner| inner.parse::<core::net::Ipv6Addr>().is_ok())
 }
 
 #[cfg(test)]
