@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use std::sync::LazyLock;
 use velro_plugin::testkit::{BEGIN_MS, Storm, play_folder};
-use velro_plugin::{Event, Job, Params, Provider, Response};
+use velro_plugin::{Action, Event, Job, Params, Provider, Response, Value};
 
 use crate::ComfyUi;
 
@@ -17,6 +17,35 @@ fn recordings_hold() {
         Ok(played) => assert!(played >= 30, "only {played} recordings"),
         Err(what) => panic!("{what}"),
     }
+}
+
+#[test]
+fn the_workflow_of_the_readme_is_one() {
+    let readme = include_str!("../README.md");
+    let graph = readme.split("'''").nth(1).unwrap();
+    let config =
+        serde_json::json!({"base_url": "http://gpu:8188", "workflows": {"sdxl": {"graph": graph, "outputs": ["9"]}}});
+    let provider = ComfyUi::new(config.to_string().as_bytes()).unwrap();
+    let job = Job {
+        id: "1",
+        model: "sdxl",
+        params: Params::new(r#"{"prompt": "a fox", "width": 512, "height": 512}"#),
+        state: b"",
+        idempotency_key: "1",
+        webhook_url: None,
+        now_ms: BEGIN_MS,
+        deadline_ms: BEGIN_MS,
+        attempt: 1,
+        steps: 0,
+    };
+    let step = provider.step(&job, Event::Start).unwrap();
+    let Action::Http(request) = step.action else {
+        panic!("not submitted")
+    };
+    let body: Value = serde_json::from_slice(&request.body).unwrap();
+    assert_eq!(body["prompt"]["3"]["inputs"]["steps"], 25);
+    assert!(body["prompt"]["3"]["inputs"]["seed"].is_u64());
+    assert_eq!(body["prompt"]["7"]["inputs"]["text"], "");
 }
 
 static STORM: LazyLock<Storm> = LazyLock::new(|| Storm::of_folder(FIXTURES).unwrap());
