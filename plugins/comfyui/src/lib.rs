@@ -222,12 +222,14 @@ impl ComfyUi {
             },
             // Every job of the queue is in the answer, with its whole workflow.
             Event::Failed(Transport::BodyTooLarge) if ticket.phase == Phase::Queue => {
+                // What was not seen is not missing.
+                ticket.missing = 0;
                 wait(job, ticket, Phase::History, None)
             }
             Event::Failed(_) => try_later(ticket),
             Event::Cancel if !ticket.stopping => {
                 ticket.stopping = true;
-                ticket.errors = 0;
+                (ticket.errors, ticket.missing) = (0, 0);
                 self.go(ticket, Phase::Delete)
             }
             _ => {

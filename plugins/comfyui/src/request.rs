@@ -96,7 +96,7 @@ pub(crate) fn delete(base: &BaseUrl, id: &str) -> HttpRequest {
     HttpRequest::new(Method::Post, base.join("/queue"), Effect::Write).json_body(body.to_string())
 }
 
-/// Stops the job that runs. Since 2025 ComfyUI stops it only if it has this id; before, whichever runs.
+/// Stops the job that runs, if it has this id; an older ComfyUI does not look at the id.
 pub(crate) fn interrupt(base: &BaseUrl, id: &str) -> HttpRequest {
     let body = serde_json::json!({ "prompt_id": id });
     HttpRequest::new(Method::Post, base.join("/interrupt"), Effect::Write).json_body(body.to_string())

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Answer, BEGIN_MS, PATIENCE_MS, Recording, When, describe, read_folder};
-use crate::{Action, Effect, Fault, Job, Manifest, Params, Provider, Step};
+use crate::{Action, Effect, Fault, FaultCode, Job, Manifest, Params, Provider, Step};
 
 /// The host's limits on an answer, as `PLUGINS.md` has them.
 const MAX_STATE_BYTES: usize = 64 << 10;
@@ -36,8 +36,8 @@ impl Storm {
 
     /// One storm, which `seed` decides: the job of some recording is started and then told events of any recording.
     ///
-    /// Whatever happens, the provider must answer the same question the same way, keep to the host's limits, talk to
-    /// its own hosts only and submit at most once. A panic is the caller's to notice.
+    /// Whatever happens, the provider must answer the same question the same way, read its own state, keep to the host's
+    /// limits, talk to its own hosts only and submit at most once. A panic is the caller's to notice.
     pub fn play<P: Provider>(&self, create: impl Fn(&[u8]) -> Result<P, Fault>, seed: u64) -> Result<(), String> {
         let mut dice = Dice(seed);
         let job = dice.one_of(&self.jobs).ok_or("no recordings")?;
@@ -68,7 +68,17 @@ impl Storm {
             if describe(&first) != describe(&second) {
                 return Err(format!("two answers to one question; {}", told()));
             }
-            let Ok(step) = &first else { continue };
+            let step = match &first {
+                Ok(step) => step,
+                Err(Fault {
+                    code: FaultCode::BadState | FaultCode::Internal | FaultCode::Panic,
+                    ..
+                }) => {
+                    return Err(told());
+                }
+                // It need not know every event, and it may refuse a job that is not configured.
+                Err(_) => continue,
+            };
             within_limits(step, &manifest).map_err(|what| format!("{what}; {}", told()))?;
             if let Action::Http(request) = &step.action {
                 submits += u32::from(matches!(request.effect, Effect::Submit | Effect::SubmitIdempotent));
