@@ -87,11 +87,11 @@ pub(crate) fn of_verdict(text: &str) -> Failure {
     }
 }
 
-/// True when an answer to the paid request says that nothing was created: a 4xx, except the 499 of a proxy whose client
-/// went away, and a 503 that Replicate itself wrote. A 503 of a proxy on the way may stand for a broken answer.
+/// True when an answer to the paid request says that nothing was created: a 4xx, except 408 and 499, which proxies use for
+/// waits that broke, and a 503 that Replicate itself wrote. A 503 of a proxy on the way may stand for a broken answer.
 pub(crate) fn is_refusal(answer: &Response<'_>) -> bool {
     match answer.status {
-        499 => false,
+        408 | 499 => false,
         400..=499 => true,
         503 => {
             let body = answer.json().unwrap_or_default();
@@ -147,7 +147,7 @@ fn by_status(status: u16) -> &'static str {
             "The provider refused the input because it is too large. Use a smaller reference image or a shorter prompt."
         }
         429 => "The provider takes no more jobs at this moment. Try again in a minute.",
-        408 | 500..=599 => "The provider has no capacity at present. Try again in a few minutes.",
+        500..=599 => "The provider has no capacity at present. Try again in a few minutes.",
         _ => "The provider refused the input. Check the parameters against the model's description.",
     }
 }
@@ -264,6 +264,7 @@ mod tests {
     #[test]
     fn what_may_have_been_bought_is_no_refusal() {
         for (status, body) in [
+            (408, ""),
             (499, ""),
             (500, "{}"),
             (502, ""),

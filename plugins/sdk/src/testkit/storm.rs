@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::{Answer, BEGIN_MS, PATIENCE_MS, Recording, When, describe, read_folder};
-use crate::{Action, Effect, Fault, FaultCode, Job, Manifest, Params, Provider, Step};
+use super::{Answer, BEGIN_MS, Lost, PATIENCE_MS, Recording, When, describe, read_folder};
+use crate::{Action, ErrorKind, Fault, FaultCode, Job, Manifest, Params, Provider, Step, Transport};
 
 /// The host's limits on an answer, as `PLUGINS.md` has them.
 const MAX_STATE_BYTES: usize = 64 << 10;
@@ -37,7 +37,8 @@ impl Storm {
     /// One storm, which `seed` decides: the job of some recording is started and then told events of any recording.
     ///
     /// Whatever happens, the provider must answer the same question the same way, read its own state, keep to the host's
-    /// limits, talk to its own hosts only and submit at most once. A panic is the caller's to notice.
+    /// limits, talk to its own hosts only, and keep the rules on money: one submit, nothing decided that cannot be known,
+    /// nothing failed by trouble on the way. A panic is the caller's to notice.
     pub fn play<P: Provider>(&self, create: impl Fn(&[u8]) -> Result<P, Fault>, seed: u64) -> Result<(), String> {
         let mut dice = Dice(seed);
         let job = dice.one_of(&self.jobs).ok_or("no recordings")?;
@@ -45,7 +46,7 @@ impl Storm {
         let provider = create(config.as_bytes()).map_err(|fault| fault.to_string())?;
         let manifest = provider.manifest().map_err(|fault| fault.to_string())?;
         let params = serde_json::Value::Object(job.params.clone()).to_string();
-        let (mut state, mut now_ms, mut submits) = (Vec::new(), BEGIN_MS, 0);
+        let (mut state, mut now_ms, mut money) = (Vec::new(), BEGIN_MS, Money::Unspent);
         for steps in 0..EVENTS {
             let when = match steps {
                 0 => When::Start,
@@ -80,18 +81,73 @@ impl Storm {
                 Err(_) => continue,
             };
             within_limits(step, &manifest).map_err(|what| format!("{what}; {}", told()))?;
-            if let Action::Http(request) = &step.action {
-                submits += u32::from(matches!(request.effect, Effect::Submit | Effect::SubmitIdempotent));
-            }
-            if submits > 1 {
-                return Err(format!("submitted twice; {}", told()));
-            }
+            money = money.after(&when, step).map_err(|what| format!("{what}; {}", told()))?;
             if let Some(new) = &step.state {
                 state.clone_from(new);
             }
             now_ms += dice.below(600_000);
         }
         Ok(())
+    }
+}
+
+/// What is known about the money of a job.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Money {
+    /// Nothing was asked for that costs any.
+    Unspent,
+    /// The paid request went out.
+    Sent,
+    /// The provider has named the API's id.
+    Accepted,
+    /// The job is over.
+    Over,
+}
+
+impl Money {
+    /// What is known after a step, if the step keeps the rules on money.
+    fn after(self, when: &When, step: &Step) -> Result<Money, String> {
+        let submits = matches!(&step.action, Action::Http(request) if request.effect.is_submit());
+        let settles = match &step.action {
+            Action::Done(_) => true,
+            Action::Fail(failure) => failure.kind != ErrorKind::UnknownOutcome,
+            _ => false,
+        };
+        match self {
+            Money::Sent | Money::Accepted | Money::Over if submits => Err("submitted twice".into()),
+            Money::Sent if is_ambiguous(when) && settles => Err("decided what cannot be known".into()),
+            Money::Sent if is_ambiguous(when) && step.remote_id.is_some() => Err("named an id without proof".into()),
+            Money::Accepted if is_trouble(when) && settles => {
+                Err("let trouble on the way end a job that is paid for".into())
+            }
+            // A job that ended before anything was bought may be told more here than a host would tell it.
+            Money::Unspent if settles => Ok(Money::Unspent),
+            Money::Over => Ok(Money::Over),
+            _ if settles => Ok(Money::Over),
+            _ if step.remote_id.is_some() => Ok(Money::Accepted),
+            _ if submits => Ok(Money::Sent),
+            unchanged => Ok(unchanged),
+        }
+    }
+}
+
+/// Nothing in it says whether a paid request arrived. (A 503 may, if the API wrote it.)
+fn is_ambiguous(when: &When) -> bool {
+    match when {
+        When::Interrupted => true,
+        When::Failed(lost) => !Transport::from(*lost).not_sent(),
+        When::Http(answer) => matches!(answer.status, 408 | 499 | 500..=502 | 504..=599),
+        _ => false,
+    }
+}
+
+/// It says nothing about the job.
+fn is_trouble(when: &When) -> bool {
+    match when {
+        When::Failed(Lost::BodyTooLarge) => false,
+        When::Failed(_) => true,
+        When::Http(answer) => matches!(answer.status, 401 | 402 | 403 | 408 | 425 | 429 | 500..=599),
+        _ => false,
     }
 }
 
@@ -190,6 +246,96 @@ impl Dice {
             }
             2 => answer.status = self.one_of(&STATUS).copied().unwrap_or(500),
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HttpRequest, Output, Retry};
+
+    fn http(status: u16) -> When {
+        When::Http(Answer {
+            status,
+            headers: Default::default(),
+            body: None,
+            body_text: None,
+        })
+    }
+
+    fn fail(kind: ErrorKind) -> Step {
+        Step::fail(kind, Retry::SameProvider, "x", "x")
+    }
+
+    #[test]
+    fn rules_on_money_are_kept() {
+        let submit = || Step::from(HttpRequest::submit("https://a.example"));
+        let done = || Step::done(vec![Output::url("image", "https://a.example/1.png")]);
+        let lost = || When::Failed(Lost::Reset);
+        for (before, when, step, after) in [
+            (Money::Unspent, When::Start, submit(), Ok(Money::Sent)),
+            (
+                Money::Sent,
+                http(201),
+                Step::wait(1).remote_id("1"),
+                Ok(Money::Accepted),
+            ),
+            (Money::Sent, http(429), fail(ErrorKind::RateLimited), Ok(Money::Over)),
+            (Money::Sent, lost(), fail(ErrorKind::UnknownOutcome), Ok(Money::Sent)),
+            (
+                Money::Sent,
+                lost(),
+                HttpRequest::get("https://a.example").into(),
+                Ok(Money::Sent),
+            ),
+            (Money::Accepted, http(500), Step::wait(1), Ok(Money::Accepted)),
+            (Money::Accepted, http(200), done(), Ok(Money::Over)),
+            (Money::Sent, lost(), submit(), Err("submitted twice")),
+            (Money::Accepted, http(500), submit(), Err("submitted twice")),
+            (Money::Sent, lost(), fail(ErrorKind::Unavailable), Err("decided what")),
+            (
+                Money::Sent,
+                When::Interrupted,
+                fail(ErrorKind::Timeout),
+                Err("decided what"),
+            ),
+            (Money::Sent, http(500), fail(ErrorKind::Upstream), Err("decided what")),
+            (Money::Sent, http(504), done(), Err("decided what")),
+            (Money::Sent, lost(), Step::wait(1).remote_id("1"), Err("named an id")),
+            (Money::Accepted, http(401), fail(ErrorKind::Auth), Err("let trouble")),
+            (
+                Money::Accepted,
+                lost(),
+                fail(ErrorKind::Unavailable),
+                Err("let trouble"),
+            ),
+        ] {
+            let told = before.after(&when, &step).map_err(|what| what[..11].to_owned());
+            let wanted = after.map_err(|what| what[..11].to_owned());
+            assert!(told == wanted, "{when:?} {:?}: {}", step.action, told.is_ok());
+        }
+    }
+
+    #[test]
+    fn answers_are_held_to_the_limits() {
+        let manifest = Manifest::new("acme", "1").host("a.example").secret("KEY");
+        let told = |step: Step| within_limits(&step, &manifest);
+        let get = |url: &str| HttpRequest::get(url);
+        assert_eq!(
+            told(get("https://a.example/x?y").header("a", "{{secret:KEY}}").into()),
+            Ok(())
+        );
+        for wrong in [
+            get("https://b.example/").into(),
+            get("https://a.example/a b").into(),
+            get(&format!("https://a.example/{}", "x".repeat(9_000))).into(),
+            get("https://a.example/").header("a", "Bearer {{secret:OTHER}}").into(),
+            Step::wait(1).remote_id(""),
+            Step::wait(1).remote_id("a\nb"),
+            Step::wait(1).state_json(&"x".repeat(70_000)),
+        ] {
+            assert!(told(wrong).is_err());
         }
     }
 }
