@@ -31,7 +31,7 @@ lint: ## Formatting, then clippy; any warning fails
 
 unit: ## Tests beside the code, of the architecture and the documents: no server, no Python
 	$(call phase,unit)
-	cargo test -p velro -p velro-plugin -p tests --lib --test tidy --test docs $(FEATURES)
+	cargo test -p velro -p velro-plugin -p velro-replicate -p velro-openai-images -p velro-comfyui -p tests --lib --test tidy --test docs $(FEATURES)
 
 doc: ## Build the code's documentation; any warning fails
 	$(call phase,doc)

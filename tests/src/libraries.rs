@@ -6,12 +6,16 @@
     reason = "a harness fails its test by panicking; every function here may"
 )]
 
+use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use tempfile::TempDir;
 use toml::{Table, Value};
+use velro::plugin::{self, Foreign, Library, Plugins};
+use velro_plugin::{Fault, FaultCode};
 
 use crate::harness::{Options, binary};
 
@@ -52,6 +56,27 @@ pub fn compile_c(source: &Path, into: &Path, defines: &[&str]) {
         "cc {defines:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// Loads a library as the server does. What is mapped is a copy in a folder that may go.
+pub fn load(file: &Path) -> Arc<Library> {
+    let staging = tempfile::tempdir().expect("a folder");
+    let verified = plugin::read(file).unwrap_or_else(|fault| panic!("{fault}"));
+    Plugins::new(staging.path())
+        .load(&verified)
+        .unwrap_or_else(|fault| panic!("{fault}"))
+}
+
+/// An instance of it, as recordings want one.
+///
+/// # Errors
+/// When it does not take the configuration.
+pub fn create(library: &Arc<Library>, config: &[u8]) -> Result<Foreign, Fault> {
+    let Ok(Json::Object(config)) = serde_json::from_slice(config) else {
+        panic!("configurations are objects");
+    };
+    Foreign::create(Arc::clone(library), "test", &config)
+        .map_err(|fault| Fault::new(FaultCode::BadInput, fault.to_string()))
 }
 
 /// A folder of plugins, as an operator has it.

@@ -127,6 +127,7 @@ fn links_lead_somewhere() {
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
+        "PLUGINS.md",
         "SECURITY.md",
         "docs/ERRORS.md",
         "docs/REDIS.md",
@@ -144,6 +145,28 @@ fn links_lead_somewhere() {
         }
     }
     assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn the_registry_blocks_of_plugins_are_read() {
+    for plugin in ["replicate", "openai-images", "comfyui", "examples/pixie-c"] {
+        let document = format!("plugins/{plugin}/README.md");
+        let text = read(&document);
+        let blocks = text
+            .split("```toml\n")
+            .skip(1)
+            .filter_map(|rest| rest.split("```").next());
+        let registry: String = blocks.collect::<Vec<_>>().join("\n");
+        assert!(
+            registry.contains("[providers.") && registry.contains("[[models]]"),
+            "{document}"
+        );
+        let registry = registry.replace("sha256 = \"...\"", &format!("sha256 = \"{}\"", "0".repeat(64)));
+        let now = velro::clock::now();
+        if let Err(faults) = velro::catalog::Registry::from_toml(&registry, Path::new(&document), now) {
+            panic!("{document}:\n{faults}\n{registry}");
+        }
+    }
 }
 
 #[test]

@@ -40,8 +40,11 @@
 //! feature) plays recorded exchanges to a provider. `PLUGINS.md` tells the whole story.
 
 pub mod abi;
+mod base_url;
+mod config;
 pub mod export;
 mod fault;
+mod form;
 mod job;
 mod manifest;
 mod numbers;
@@ -49,7 +52,10 @@ mod step;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
+pub use base_url::BaseUrl;
+pub use config::read_config;
 pub use fault::{Fault, FaultCode};
+pub use form::{DataUrl, Form};
 pub use job::{Event, Header, HookTarget, Job, Params, Response, Transport, Webhook};
 pub use manifest::{Manifest, Model, Pricing, WebhookAuth};
 pub use serde_json::{Map, Value};

@@ -166,7 +166,8 @@ pub struct Outcome {
 /// One delivered file or value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Output {
-    /// `image`, `video`, `audio`, `text` or `json`.
+    /// `image`, `video` or `audio` if the provider knows: a file that is something else is refused. `file` if it does not:
+    /// the host looks at the bytes.
     pub kind: String,
     /// Where the host finds the bytes.
     pub source: Source,

@@ -26,6 +26,10 @@
 //! the same question differently fails. `velro plugin check --exchanges FOLDER` runs the same files against the
 //! built library.
 
+mod storm;
+
+pub use storm::Storm;
+
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

@@ -22,16 +22,27 @@ const CRATE: &[File] = &[
     ),
 ];
 
-const SDK: &[File] = &[
-    ("src/abi.rs", include_str!("../../../plugins/sdk/src/abi.rs")),
-    ("src/export.rs", include_str!("../../../plugins/sdk/src/export.rs")),
-    ("src/fault.rs", include_str!("../../../plugins/sdk/src/fault.rs")),
-    ("src/job.rs", include_str!("../../../plugins/sdk/src/job.rs")),
-    ("src/lib.rs", include_str!("../../../plugins/sdk/src/lib.rs")),
-    ("src/manifest.rs", include_str!("../../../plugins/sdk/src/manifest.rs")),
-    ("src/numbers.rs", include_str!("../../../plugins/sdk/src/numbers.rs")),
-    ("src/step.rs", include_str!("../../../plugins/sdk/src/step.rs")),
-    ("src/testkit.rs", include_str!("../../../plugins/sdk/src/testkit.rs")),
+/// Source files of the SDK, as they were when this program was built.
+macro_rules! sdk {
+    ($($file:literal),+ $(,)?) => {
+        &[$((concat!("src/", $file), include_str!(concat!("../../../plugins/sdk/src/", $file)))),+]
+    };
+}
+
+const SDK: &[File] = sdk![
+    "abi.rs",
+    "base_url.rs",
+    "config.rs",
+    "export.rs",
+    "fault.rs",
+    "form.rs",
+    "job.rs",
+    "lib.rs",
+    "manifest.rs",
+    "numbers.rs",
+    "step.rs",
+    "testkit.rs",
+    "testkit/storm.rs",
 ];
 
 /// The SDK's own manifest without what it has from the workspace.
@@ -48,9 +59,11 @@ publish = false
 testkit = []
 
 [dependencies]
+base64 = \"0.22\"
 percent-encoding = \"2\"
 serde = { version = \"1\", features = [\"derive\"] }
 serde_json = { version = \"1\", features = [\"raw_value\"] }
+serde_path_to_error = \"0.1\"
 ";
 
 /// True for a name that a crate and an entry of the registry can both have.
@@ -114,10 +127,17 @@ mod tests {
     #[test]
     fn the_whole_sdk_comes_along() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/sdk/src");
-        let mut there: Vec<String> = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| format!("src/{}", entry.unwrap().file_name().into_string().unwrap()))
-            .collect();
+        let mut there = Vec::new();
+        let mut folders = vec![Path::new(folder).to_owned()];
+        while let Some(next) = folders.pop() {
+            for entry in fs::read_dir(next).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => there.push(format!("src/{}", path.strip_prefix(folder).unwrap().display())),
+                }
+            }
+        }
         there.sort();
         assert_eq!(
             SDK.iter().map(|(path, _)| (*path).to_owned()).collect::<Vec<_>>(),
