@@ -82,7 +82,10 @@ static int32_t step(void *self, const velro_job *job, velro_out *out) {
   *(volatile int *)(uintptr_t)8 = 1;
 #endif
 #ifdef BROKEN_LEAK
-  memset(malloc(4096), 1, 4096);
+  /* Through a volatile pointer: otherwise the compiler leaves it out. */
+  static void *volatile kept;
+  kept = malloc(4096);
+  memset(kept, 1, 4096);
 #endif
 #ifdef BROKEN_CHATTER
   for (int i = 0; i < 100000; i++) out->log(out, 1, VELRO_LIT("chatter"));

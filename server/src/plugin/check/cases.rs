@@ -25,6 +25,9 @@ struct Bench {
     library: Arc<Library>,
     /// Where the private copy is; removed with the process.
     _staging: tempfile::TempDir,
+    /// As given on the command line.
+    given: Map<String, Value>,
+    /// What jobs are asked with: as given, else as in the first recording that has one.
     config: Map<String, Value>,
     /// A model and an input to begin jobs with.
     model: String,
@@ -70,7 +73,8 @@ impl Bench {
         let library = Plugins::new(staging.path())
             .load(&verified)
             .map_err(|fault| fault.to_string())?;
-        let mut config = config_of(&options.config)?;
+        let given = config_of(&options.config)?;
+        let mut config = given.clone();
         let recordings = match &options.exchanges {
             Some(folder) => read_recordings(folder)?,
             None => Vec::new(),
@@ -88,6 +92,7 @@ impl Bench {
         let mut bench = Bench {
             library,
             _staging: staging,
+            given,
             config,
             model,
             params,
@@ -395,7 +400,7 @@ impl Bench {
         for (name, recording) in &self.recordings {
             let mut config = recording.config.clone();
             if config.is_empty() {
-                config.clone_from(&self.config);
+                config.clone_from(&self.given);
             }
             let played = match self.instance_with(&config) {
                 Ok(provider) => recording.play(&provider).map_err(|mismatch| mismatch.to_string()),
