@@ -60,6 +60,7 @@ fn describe(registry: &Registry, config: &Config, out: &mut impl Write) -> io::R
             _ if !provider.enabled => "switched off",
             ProviderKind::Fal if config.fal.key.is_none() => "FAL_KEY is not set: its models are refused",
             ProviderKind::Fal | ProviderKind::Sandbox => "ready",
+            ProviderKind::Http(_) => "described here; it is ready when its secrets are set",
             ProviderKind::Plugin(_) => "a library; `velro plugin list` loads it",
         };
         writeln!(
