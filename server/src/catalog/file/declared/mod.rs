@@ -1,6 +1,8 @@
 //! `kind = "http"`: a provider that is described in the registry only.
 
 mod answer;
+#[cfg(test)]
+mod document_tests;
 mod flow;
 mod request;
 #[cfg(test)]

@@ -330,10 +330,10 @@ fn each_mistake_is_named_with_line_and_remedy() {
             "",
             &[
                 "2: [providers.acme]: a job has an id, but nothing asks how far it is; add [providers.acme.status], or remove `id` if the answer to `submit` is the result",
-                "15: [providers.acme]: there is `result` without `status`; add [providers.acme.status], which says when",
-                "18: [providers.acme]: there is `cancel` without `status`; add [providers.acme.status], which says when",
-                "33: [providers.acme]: there is `poll` without `status`; remove it: there is nothing to poll",
-                "38: [providers.acme]: there is `webhook` without `status`; add [providers.acme.status]: webhooks get lost, and then it is asked",
+                "16: [providers.acme]: there is `result` without `status`; add [providers.acme.status], which says when",
+                "19: [providers.acme]: there is `cancel` without `status`; add [providers.acme.status], which says when",
+                "34: [providers.acme]: there is `poll` without `status`; remove it: there is nothing to poll",
+                "39: [providers.acme]: there is `webhook` without `status`; add [providers.acme.status]: webhooks get lost, and then it is asked",
             ],
         ),
         (
@@ -395,7 +395,7 @@ fn each_mistake_is_named_with_line_and_remedy() {
             "scheme = \"standard_webhooks\"\n",
             "",
             &[
-                "41: [providers.acme.webhook]: `scheme` is missing; add `scheme` = \"standard_webhooks\" or \"ed25519_jwks\": a webhook that is not signed is not believed"
+                "41: [providers.acme.webhook]: `scheme` is missing; add `scheme` = \"standard_webhooks\" or \"ed25519_jwks\": a webhook that is not signed is not believed",
             ],
         ),
         (
