@@ -3,7 +3,7 @@
 use toml::de::DeValue;
 use velro_plugin::{ErrorKind, Retry};
 
-use super::{open, parse_pointer, pointer, table, texts};
+use super::{open, optional, parse_pointer, pointer, table, texts};
 use crate::catalog::declaration::{
     Billed, ErrorClass, JobShape, Meaning, On, OutputForm, OutputRule, Place, Pointer, Probe, Stage, States, Test,
 };
@@ -72,9 +72,9 @@ pub(super) fn job(s: &mut Section<'_, '_>) -> Option<JobRead> {
         return (!s.has("job")).then_some(JobRead { shape: empty, id: None });
     };
     let [id, state, progress, queue_position, log] =
-        ["id", "state", "progress", "queue_position", "log"].map(|key| (s.has(key), pointer(&mut s, key)));
+        ["id", "state", "progress", "queue_position", "log"].map(|key| optional(&mut s, key, pointer));
     let progress_of = s.integer("progress_of", 1..=1_000_000);
-    if let (Some(spot), false) = (&progress_of, progress.0) {
+    if let (Some(spot), Some(None)) = (&progress_of, &progress) {
         let what = "there is `progress_of` without `progress`";
         s.fault(spot.line, what, "add `progress`, the pointer to the number");
     }
@@ -87,18 +87,14 @@ pub(super) fn job(s: &mut Section<'_, '_>) -> Option<JobRead> {
         None => None,
     };
     s.finish();
-    let whole = |(written, pointer): (bool, Option<Pointer>)| match (written, pointer) {
-        (true, None) => None,
-        (_, pointer) => Some(pointer),
-    };
     Some(JobRead {
-        id: whole(id)?,
+        id: id?,
         shape: JobShape {
-            state: whole(state)?,
-            progress: whole(progress)?,
+            state: state?,
+            progress: progress?,
             progress_of: progress_of?,
-            queue_position: whole(queue_position)?,
-            log: whole(log)?,
+            queue_position: queue_position?,
+            log: log?,
             code: code?,
             error: error?,
             meta: meta?,
@@ -157,19 +153,15 @@ fn billed(mut s: Section<'_, '_>) -> Option<Billed> {
 
 /// `at = "/pointer"` or `header = "x-name"`; `Some(None)` when there is neither.
 fn place(s: &mut Section<'_, '_>) -> Option<Option<Place>> {
-    let at = s.has("at").then(|| pointer(s, "at"));
-    let header = s.has("header").then(|| s.text("header"));
-    match (at, header) {
-        (Some(_), Some(_)) => {
-            s.fault(
-                s.line_of("header"),
-                "there are both `at` and `header`",
-                "write one of them",
-            );
+    let at = optional(s, "at", pointer);
+    let header = optional(s, "header", Section::text);
+    match (at?, header?) {
+        (Some(_), Some(header)) => {
+            s.fault(header.line, "there are both `at` and `header`", "write one of them");
             None
         }
-        (Some(at), None) => Some(Some(Place::Body(at?))),
-        (None, Some(header)) => Some(Some(Place::Header(header?.value.to_ascii_lowercase()))),
+        (Some(at), None) => Some(Some(Place::Body(at))),
+        (None, Some(header)) => Some(Some(Place::Header(header.value.to_ascii_lowercase()))),
         (None, None) => Some(None),
     }
 }
@@ -257,57 +249,32 @@ pub(super) fn errors(s: &mut Section<'_, '_>, has_code: bool) -> Option<Vec<Erro
 }
 
 fn error(s: &mut Section<'_, '_>, has_code: bool) -> Option<ErrorClass> {
-    let on = s.has("on").then(|| s.choice("on", &ONS));
+    let on = optional(s, "on", |s, key| s.choice(key, &ONS).map(|spot| spot.value));
     let status = statuses(s);
-    let code = s.has("code").then(|| texts(s, "code"));
-    if s.has("code") && !has_code {
+    let code = optional(s, "code", texts);
+    if let (Some(Some((line, _))), false) = (&code, has_code) {
         let remedy = "add `code` to the `job` table: the pointer to the API's error code";
-        s.fault(s.line_of("code"), "`code` is compared with nothing", remedy);
+        s.fault(*line, "`code` is compared with nothing", remedy);
     }
     let place = place(s);
-    let is = s.has("is").then(|| texts(s, "is"));
-    let contains = s.has("contains").then(|| texts(s, "contains"));
+    let is = optional(s, "is", texts);
+    let contains = optional(s, "contains", texts);
     let meaning = s.choice("kind", &MEANINGS);
     if !s.has("kind") {
-        s.missing("kind", &format!("one of {}", one_of(&MEANINGS.map(|(name, _)| name))));
+        let names = MEANINGS.map(|(name, _)| name);
+        s.missing("kind", &format!("one of {}", one_of(&names)));
     }
-    let retry = s.has("retry").then(|| s.choice("retry", &RETRIES));
-    let message = s.text("message").map(|spot| spot.value.to_owned());
-    let test = match (is, contains) {
-        (Some(_), Some(_)) => {
-            s.fault(
-                s.line_of("contains"),
-                "there are both `is` and `contains`",
-                "write two classes",
-            );
-            return None;
-        }
-        (Some(is), None) => Some(Test::Is(is?.1)),
-        (None, Some(contains)) => Some(Test::Contains(
-            contains?.1.iter().map(|text| text.to_lowercase()).collect(),
-        )),
-        (None, None) => None,
-    };
-    let probe = match (place?, test) {
-        (Some(place), test) => Some(Probe {
-            place,
-            test: test.unwrap_or(Test::Present),
-        }),
-        (None, Some(_)) => {
-            let what = "nothing says what is compared";
-            s.fault(s.line, what, "add `at` or `header`, or write `code` instead of `is`");
-            return None;
-        }
-        (None, None) => None,
-    };
-    let (status, code) = (status?, code.map_or(Some(Vec::new()), |code| Some(code?.1))?);
+    let retry = optional(s, "retry", |s, key| s.choice(key, &RETRIES).map(|spot| spot.value));
+    let message = optional(s, "message", |s, key| s.text(key).map(|spot| spot.value.to_owned()));
+    let probe = probe(s, place?, is?, contains?)?;
+    let code = code?.map(|(_, codes)| codes).unwrap_or_default();
+    let status = status?;
     if status.is_empty() && code.is_empty() && probe.is_none() {
         let what = "it would fit every error";
         s.fault(s.line, what, "add `status`, `code`, `at` or `header`");
         return None;
     }
-    let on = on.map_or(Some(None), |on| Some(Some(on?.value)))?;
-    let meaning = meaning?;
+    let (on, meaning) = (on?, meaning?);
     let (needed, wanted) = match meaning.value {
         Meaning::Kind(ErrorKind::UnknownOutcome) => (Some(On::Submit), "submit"),
         Meaning::NotYet => (Some(On::Result), "result"),
@@ -324,9 +291,36 @@ fn error(s: &mut Section<'_, '_>, has_code: bool) -> Option<ErrorClass> {
         code,
         probe,
         meaning: meaning.value,
-        retry: retry.map_or(Some(usual_retry(meaning.value)), |retry| Some(retry?.value))?,
-        message,
+        retry: retry?.unwrap_or_else(|| usual_retry(meaning.value)),
+        message: message?,
     })
+}
+
+type Texts = Option<(usize, Vec<String>)>;
+
+/// What must stand at a place.
+fn probe(s: &Section<'_, '_>, place: Option<Place>, is: Texts, contains: Texts) -> Option<Option<Probe>> {
+    let test = match (is, contains) {
+        (Some(_), Some((line, _))) => {
+            s.fault(line, "there are both `is` and `contains`", "write two classes");
+            return None;
+        }
+        (Some((_, is)), None) => Some(Test::Is(is)),
+        (None, Some((_, parts))) => Some(Test::Contains(parts.iter().map(|part| part.to_lowercase()).collect())),
+        (None, None) => None,
+    };
+    match (place, test) {
+        (Some(place), test) => {
+            let test = test.unwrap_or(Test::Present);
+            Some(Some(Probe { place, test }))
+        }
+        (None, Some(_)) => {
+            let what = "nothing says what is compared";
+            s.fault(s.line, what, "add `at` or `header`, or write `code` instead of `is`");
+            None
+        }
+        (None, None) => Some(None),
+    }
 }
 
 /// What makes sense after a failure of a kind, when the operator does not say.

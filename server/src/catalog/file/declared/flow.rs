@@ -4,7 +4,7 @@ use url::Url;
 use velro_plugin::WebhookAuth;
 
 use super::answer::{self, JobRead};
-use super::{open, pointer};
+use super::{open, optional, pointer};
 use crate::catalog::declaration::{Pace, Pointer, Webhook};
 use crate::document::Section;
 
@@ -70,8 +70,8 @@ pub(super) fn webhook(s: &mut Section<'_, '_>, job: Option<&JobRead>) -> Option<
     let mut s = open(s, "webhook")?;
     let line = s.line;
     let auth = auth(&mut s);
-    let job_below = or_nothing(&mut s, "job");
-    let result = or_nothing(&mut s, "result");
+    let job_below = optional(&mut s, "job", pointer);
+    let result = optional(&mut s, "result", pointer);
     if let Some(Some(result)) = &result
         && result.has_star()
     {
@@ -82,8 +82,8 @@ pub(super) fn webhook(s: &mut Section<'_, '_>, job: Option<&JobRead>) -> Option<
             "write the pointer to the one place below which outputs stand",
         );
     }
-    let id = or_nothing(&mut s, "id");
-    let state = or_nothing(&mut s, "state");
+    let id = optional(&mut s, "id", pointer);
+    let state = optional(&mut s, "state", pointer);
     let states = answer::states(&mut s);
     s.finish();
     let webhook = (|| {
@@ -100,18 +100,10 @@ pub(super) fn webhook(s: &mut Section<'_, '_>, job: Option<&JobRead>) -> Option<
     Some((line, webhook))
 }
 
-/// A pointer that may be missing; `None` when it is wrong.
-fn or_nothing(s: &mut Section<'_, '_>, key: &'static str) -> Option<Option<Pointer>> {
-    match (pointer(s, key), s.has(key)) {
-        (None, true) => None,
-        (pointer, _) => Some(pointer),
-    }
-}
-
 fn auth(s: &mut Section<'_, '_>) -> Option<WebhookAuth> {
     if !s.has("scheme") {
         // They are known, whichever it will be.
-        (s.raw("secret"), s.raw("jwks"));
+        (s.raw("scheme"), s.raw("secret"), s.raw("jwks"));
         s.missing(
             "scheme",
             "\"standard_webhooks\" or \"ed25519_jwks\": a webhook that is not signed is not believed",

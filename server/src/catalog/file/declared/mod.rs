@@ -180,6 +180,19 @@ fn parse_pointer(s: &Section<'_, '_>, line: usize, key: &str, text: &str) -> Opt
     }
 }
 
+/// What `read` makes of a key: `Some(None)` when it is not there, `None` when it is wrong. The key counts as asked for
+/// either way, so that messages about unknown keys name it.
+fn optional<'a, 't, T>(
+    s: &mut Section<'a, 't>,
+    key: &'static str,
+    read: impl FnOnce(&mut Section<'a, 't>, &'static str) -> Option<T>,
+) -> Option<Option<T>> {
+    match (read(s, key), s.has(key)) {
+        (None, true) => None,
+        (value, _) => Some(value),
+    }
+}
+
 /// A text or a list of texts.
 fn texts(s: &mut Section<'_, '_>, key: &'static str) -> Option<(usize, Vec<String>)> {
     let spot = s.raw(key)?;
