@@ -124,6 +124,33 @@ async fn same(scenario: Scenario) -> Seen {
     described
 }
 
+/// What `upstream` would refuse at the first job is a fault of the file.
+#[test]
+fn headers_of_the_connection_are_refused_by_both() {
+    for name in [
+        "host",
+        "content-length",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+        "proxy-authenticate",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "expect",
+        "accept",
+        "user-agent",
+        "cookie",
+        "content-type",
+    ] {
+        let text = FAL.replacen("accept = ", &format!("{name} = "), 1);
+        let refused = Registry::from_toml(&text, Path::new("fal.toml"), Micros(0)).is_err();
+        assert_eq!(refused, velro::upstream::is_header_of_ours(name), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn pictures_and_clips_arrive() {
     let seen = same(Scenario::default()).await;

@@ -10,7 +10,7 @@
 //!
 //! Invariants:
 //! - A submit is emitted only for `Start` without saved state, so at most once per attempt. A refusal is a 4xx, a 503 or
-//!   what the declaration calls one; every other answer without a job or a result is *lost*: only a webhook or an operator
+//!   what the declaration calls one (by what the answer says, or on = "submit"); every other answer without a job or a result is *lost*: only a webhook or an operator
 //!   resolves it.
 //! - Once the API has accepted, only its own verdict or the deadline ends the job: a state word that means the end, or an
 //!   error of the result. An unknown word, a 5xx, a dead network, a locked account are waited out.
@@ -139,12 +139,15 @@ impl Declared {
             }
         }
         let classed = classify(&self.declaration, On::Submit, &view);
-        let refused = match &classed.class {
+        // 499 says that the client went away, after which the job may have been taken.
+        let refuses = matches!(view.answer.status, 400..=498 | 503);
+        let refused = match classed.class {
             Some(_) if classed.means(Meaning::Kind(ErrorKind::UnknownOutcome)) => false,
             // A 2xx is a refusal only if it says so itself.
-            Some(_) => !view.answer.ok() || classed.by_answer(),
-            // 499 says that the client went away, after which the job may have been taken.
-            None => (400..500).contains(&view.answer.status) && view.answer.status != 499 || view.answer.status == 503,
+            Some(class) if view.answer.ok() => class.reads_the_answer(),
+            // A class for all requests that only knows `5xx` was not written with a purchase in mind.
+            Some(class) => refuses || class.reads_the_answer() || class.on == Some(On::Submit),
+            None => refuses,
         };
         match refused {
             true => classed.failure.into(),

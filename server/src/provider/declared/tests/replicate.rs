@@ -144,6 +144,40 @@ fn refusals_of_the_submit() {
     }
 }
 
+/// What a class says about a 5xx of any request is no promise that nothing was bought.
+#[test]
+fn a_class_by_status_alone_does_not_refuse_a_submit() {
+    for (class, kind) in [
+        ("status = \"5xx\"\nkind = \"unavailable\"", ErrorKind::UnknownOutcome),
+        (
+            "status = \"5xx\"\non = \"submit\"\nkind = \"unavailable\"",
+            ErrorKind::Unavailable,
+        ),
+        (
+            "status = \"5xx\"\nat = \"/title\"\nkind = \"unavailable\"",
+            ErrorKind::Unavailable,
+        ),
+        (
+            "status = 503\non = \"submit\"\nkind = \"unknown_outcome\"",
+            ErrorKind::UnknownOutcome,
+        ),
+    ] {
+        let text = REPLICATE.replacen(
+            "[[models]]",
+            &format!("[[providers.replicate.errors]]\n{class}\n[[models]]"),
+            1,
+        );
+        let mut attempt = Attempt::new(&text);
+        attempt.step(Event::Start);
+        let status = if class.contains("503") { 503 } else { 500 };
+        assert_eq!(
+            failure(attempt.json(status, &json!({"title": "t"}))).kind,
+            kind,
+            "{class}"
+        );
+    }
+}
+
 #[test]
 fn lost_answers_are_never_bought_again() {
     for hook in [false, true] {
