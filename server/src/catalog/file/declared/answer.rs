@@ -82,10 +82,7 @@ pub(super) fn job(s: &mut Section<'_, '_>) -> Option<JobRead> {
     let code = pointers(&mut s, "code");
     let error = pointers(&mut s, "error");
     let meta = meta(&mut s);
-    let billed = match open(&mut s, "billed") {
-        Some(section) => Some(billed(section)),
-        None => None,
-    };
+    let billed = open(&mut s, "billed").map(billed);
     s.finish();
     Some(JobRead {
         id: id?,

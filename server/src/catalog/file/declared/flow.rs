@@ -103,7 +103,9 @@ pub(super) fn webhook(s: &mut Section<'_, '_>, job: Option<&JobRead>) -> Option<
 fn auth(s: &mut Section<'_, '_>) -> Option<WebhookAuth> {
     if !s.has("scheme") {
         // They are known, whichever it will be.
-        (s.raw("scheme"), s.raw("secret"), s.raw("jwks"));
+        for key in ["scheme", "secret", "jwks"] {
+            s.raw(key);
+        }
         s.missing(
             "scheme",
             "\"standard_webhooks\" or \"ed25519_jwks\": a webhook that is not signed is not believed",

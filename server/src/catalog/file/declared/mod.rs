@@ -22,6 +22,9 @@ pub(super) struct Shared<'e> {
     pub(super) secrets: &'e BTreeMap<String, String>,
 }
 
+/// A request that may be missing, with its line; the inner `None` when something in it is wrong (which has been noted).
+type OptionalRequest = Option<(usize, Option<Request>)>;
+
 /// Reads what is special to this kind; `None` when something in it is wrong (which has been noted).
 pub(super) fn read(s: &mut Section<'_, '_>, shared: &Shared<'_>) -> Option<Declaration> {
     let base = base_url(s, shared);
@@ -78,7 +81,7 @@ pub(super) fn read(s: &mut Section<'_, '_>, shared: &Shared<'_>) -> Option<Decla
             if readable {
                 check_polling(s, line, &shape, id.as_ref(), &states, status.as_ref(), has_result);
             }
-            let optional = |request: Option<(usize, Option<Request>)>| match request {
+            let optional = |request: OptionalRequest| match request {
                 Some((_, None)) => None,
                 Some((_, request)) => Some(request),
                 None => Some(None),
@@ -287,7 +290,7 @@ fn check_polling(
 fn check_synchronous(
     s: &Section<'_, '_>,
     id: Option<&Pointer>,
-    others: &[(&str, &Option<(usize, Option<Request>)>)],
+    others: &[(&str, &OptionalRequest)],
     shape: &JobShape,
     states: &Option<States>,
 ) {

@@ -61,10 +61,7 @@ pub(super) fn read(s: &mut Section<'_, '_>, op: Op) -> Option<Request> {
         None if matches!(op, Op::Submit | Op::Cancel) => Some(Method::Post),
         None => Some(Method::Get),
     };
-    let path = match s.text("path") {
-        Some(spot) => Some(path(s, &spot, op)),
-        None => None,
-    };
+    let path = s.text("path").map(|spot| path(s, &spot, op));
     let url = match op {
         Op::Submit => None,
         _ => s.text("url"),
@@ -87,10 +84,7 @@ pub(super) fn read(s: &mut Section<'_, '_>, op: Op) -> Option<Request> {
     };
     let query = named(s, "query", op, Part::Query);
     let headers = headers(s, op);
-    let body = match s.raw("body") {
-        Some(spot) => Some(json(s, spot.value, spot.line, op)),
-        None => None,
-    };
+    let body = s.raw("body").map(|spot| json(s, spot.value, spot.line, op));
     if let (Some(Method::Get | Method::Head), Some(_)) = (method, &body) {
         let what = "a GET has no body";
         s.fault(s.line_of("body"), what, "add method = \"POST\", or move it to `query`");
