@@ -119,6 +119,16 @@ pub fn one_of<T: fmt::Display>(names: &[T]) -> String {
     }
 }
 
+/// An entry of a table whose names are free.
+pub struct Entry<'a, 't> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its value.
+    pub value: &'a DeValue<'t>,
+    /// The line of its name, from 1.
+    pub line: usize,
+}
+
 /// A table being read.
 pub struct Section<'a, 't> {
     /// How messages call it, for example `[providers.fal]`.
@@ -161,6 +171,11 @@ impl<'a, 't> Section<'a, 't> {
     pub fn line_of(&self, key: &str) -> usize {
         let entry = self.table.get_key_value(key);
         entry.map_or(self.line, |(key, _)| self.faults.line_at(key.span().start))
+    }
+
+    /// True when a key is there, whatever its value.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
     }
 
     /// Notes that a key is missing.
@@ -308,6 +323,24 @@ impl<'a, 't> Section<'a, 't> {
             }
         }
         sections
+    }
+
+    /// The entries of a table whose names are free, in the order of the file; `None` when the key is not there.
+    pub fn entries(&mut self, key: &'static str) -> Option<Vec<Entry<'a, 't>>> {
+        let table = self.typed(key, "a table", |v| v.as_table())?.value;
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_by_key(|(name, _)| name.span().start);
+        let entries = entries.into_iter().map(|(name, value)| Entry {
+            name: name.get_ref(),
+            value: value.get_ref(),
+            line: self.faults.line_at(name.span().start),
+        });
+        Some(entries.collect())
+    }
+
+    /// The line of a byte offset of the file, for values that are read by hand.
+    pub fn line_at(&self, offset: usize) -> usize {
+        self.faults.line_at(offset)
     }
 
     /// The tables of a list (`[[models]]`), in the order of the file.

@@ -5,6 +5,7 @@
 //! misunderstandings too.
 
 pub mod clients;
+pub mod fal_bench;
 pub mod fal_sim;
 pub mod harness;
 pub mod header;

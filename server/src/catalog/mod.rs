@@ -6,6 +6,7 @@
 mod call;
 #[cfg(test)]
 mod call_tests;
+pub mod declaration;
 pub mod file;
 mod listing;
 mod model;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Model;
+use super::declaration::Declaration;
 use crate::clock::Micros;
 use crate::generation::MediaType;
 
@@ -43,6 +44,8 @@ pub enum ProviderKind {
     Fal,
     /// Built in: draws locally.
     Sandbox,
+    /// Described in the registry only.
+    Http(Arc<Declaration>),
     /// A dynamic library.
     Plugin(PluginSource),
 }

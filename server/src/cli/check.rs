@@ -56,11 +56,21 @@ fn describe(registry: &Registry, config: &Config, out: &mut impl Write) -> io::R
     let path: &Path = &config.providers_path;
     writeln!(out, "Providers ({}, revision {})", path.display(), registry.revision)?;
     for provider in registry.providers.values() {
-        let state = match provider.kind {
-            _ if !provider.enabled => "switched off",
-            ProviderKind::Fal if config.fal.key.is_none() => "FAL_KEY is not set: its models are refused",
-            ProviderKind::Fal | ProviderKind::Sandbox => "ready",
-            ProviderKind::Plugin(_) => "a library; `velro plugin list` loads it",
+        let state = match &provider.kind {
+            _ if !provider.enabled => "switched off".to_owned(),
+            ProviderKind::Fal if config.fal.key.is_none() => "FAL_KEY is not set: its models are refused".to_owned(),
+            ProviderKind::Fal | ProviderKind::Sandbox => "ready".to_owned(),
+            ProviderKind::Http(declaration) => {
+                let mut variables = declaration
+                    .secrets
+                    .iter()
+                    .map(|name| provider.secrets.get(name).unwrap_or(name));
+                match variables.find(|variable| config.provider_secrets.get(variable).is_none()) {
+                    Some(variable) => format!("{variable} is not set: its models are refused"),
+                    None => "ready".to_owned(),
+                }
+            }
+            ProviderKind::Plugin(_) => "a library; `velro plugin list` loads it".to_owned(),
         };
         writeln!(
             out,
@@ -130,6 +140,22 @@ mod tests {
             assert!(shown.contains(expected), "missing: {expected}\nin:\n{shown}");
         }
         assert!(!shown.contains("0123456789abcdef"), "{shown}");
+    }
+
+    #[test]
+    fn a_described_provider_is_ready_with_its_secrets() {
+        let text = include_str!("../../../docs/providers/replicate.toml");
+        let jwt = ("JWT_SECRET", "0123456789abcdef0123456789abcdef");
+        for (pairs, expected) in [
+            (
+                &[jwt][..],
+                "  replicate: REPLICATE_API_TOKEN is not set: its models are refused; ",
+            ),
+            (&[jwt, ("REPLICATE_API_TOKEN", "r8_x")], "  replicate: ready; "),
+        ] {
+            let (valid, shown) = check(text, pairs);
+            assert!(valid && shown.contains(expected), "{shown}");
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use velro_plugin::{Provider, WebhookAuth};
 
-use super::{LoadedProvider, fal, sandbox};
+use super::{LoadedProvider, declared, fal, sandbox};
+use crate::catalog::declaration::Declaration;
 use crate::catalog::{PluginSource, ProviderEntry, ProviderKind, Registry, RegistryErrors};
 use crate::config::{Config, ProviderSecrets};
 use crate::document;
@@ -76,6 +77,7 @@ impl Loading<'_> {
         let mut loaded = match &entry.kind {
             ProviderKind::Sandbox => LoadedProvider::of(&entry.name, Arc::new(sandbox::Sandbox)),
             ProviderKind::Fal => self.fal(entry),
+            ProviderKind::Http(declaration) => self.declared(entry, Arc::clone(declaration))?,
             ProviderKind::Plugin(source) => match self.plugin(entry, source) {
                 Err(fault) if !source.required => unavailable(entry, &fault),
                 loaded => loaded?,
@@ -104,6 +106,12 @@ impl Loading<'_> {
             .extend(config.key.clone().map(|key| (fal::KEY_NAME.to_owned(), key)));
         loaded.not_ready = loaded.not_ready.or(not_ready);
         loaded
+    }
+
+    fn declared(&self, entry: &ProviderEntry, declaration: Arc<Declaration>) -> Result<LoadedProvider, LoadFault> {
+        let provider = declared::Declared::new(&entry.name, declaration);
+        self.described(entry, Arc::new(provider))
+            .map_err(|(problem, what, remedy)| LoadFault::new(&self.config.providers_path, problem, what, remedy))
     }
 
     fn plugin(&self, entry: &ProviderEntry, source: &PluginSource) -> Result<LoadedProvider, LoadFault> {

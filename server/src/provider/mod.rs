@@ -2,9 +2,11 @@
 //!
 //! Everything behind here is a pure [`velro_plugin::Provider`]; the HTTP is performed by [`crate::upstream`].
 
+pub mod declared;
 pub mod fal;
 mod health;
 mod load;
+mod reading;
 pub mod sandbox;
 
 pub use health::{Admission, Health, Standing};

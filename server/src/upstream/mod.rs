@@ -21,6 +21,7 @@ pub(crate) mod tests;
 
 pub use download::{DownloadError, Downloaded};
 pub use guard::names_public_host;
+pub use policy::is_header_of_ours;
 pub use webhook_auth::{HookRefused, WebhookVerifier};
 
 use bytes::{Bytes, BytesMut};

@@ -70,7 +70,7 @@ pub(super) fn fill(provider: &LoadedProvider, request: &HttpRequest, allow_priva
     for (name, value) in &request.headers {
         let refused = || Refusal::Header(name.chars().filter(char::is_ascii_graphic).take(64).collect());
         let header = HeaderName::try_from(name.as_ref()).map_err(|_| refused())?;
-        if is_ours(header.as_str()) {
+        if is_header_of_ours(header.as_str()) {
             return Err(refused());
         }
         let value = substitute(provider, value, |secret| Cow::Borrowed(secret))?;
@@ -154,8 +154,8 @@ fn substitute<'t>(
     Ok(Cow::Owned(filled))
 }
 
-/// Headers that belong to the connection or the client.
-fn is_ours(name: &str) -> bool {
+/// Headers, by their lower-case names, that belong to the connection or the client.
+pub fn is_header_of_ours(name: &str) -> bool {
     matches!(
         name,
         "host"

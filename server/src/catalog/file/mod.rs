@@ -3,6 +3,7 @@
 //! A file with a fault yields no registry at all, so that a half-written or mistyped edit never changes what is sold.
 //! [`read`] is the only function of the catalog that touches the file system.
 
+mod declared;
 mod model;
 mod param;
 mod provider;

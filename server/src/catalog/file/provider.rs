@@ -3,7 +3,9 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::declared;
 use crate::catalog::{PluginSource, ProviderEntry, ProviderKind};
 use crate::document::Section;
 
@@ -11,11 +13,17 @@ use crate::document::Section;
 #[derive(Clone, Copy)]
 enum Kind {
     Fal,
+    Http,
     Plugin,
     Sandbox,
 }
 
-const KINDS: [(&str, Kind); 3] = [("fal", Kind::Fal), ("plugin", Kind::Plugin), ("sandbox", Kind::Sandbox)];
+const KINDS: [(&str, Kind); 4] = [
+    ("fal", Kind::Fal),
+    ("http", Kind::Http),
+    ("plugin", Kind::Plugin),
+    ("sandbox", Kind::Sandbox),
+];
 
 /// Reads a provider entry; `None` when something in it is wrong (which has been noted).
 pub(super) fn read(name: &str, mut section: Section<'_, '_>) -> Option<ProviderEntry> {
@@ -34,7 +42,7 @@ pub(super) fn read(name: &str, mut section: Section<'_, '_>) -> Option<ProviderE
     }
     let kind = section.choice("kind", &KINDS);
     if section.raw("kind").is_none() {
-        section.missing("kind", "\"fal\", \"sandbox\" or \"plugin\"");
+        section.missing("kind", "\"fal\", \"sandbox\", \"http\" or \"plugin\"");
     }
     let enabled = section.boolean("enabled").is_none_or(|spot| spot.value);
     let concurrency = section
@@ -60,7 +68,7 @@ pub(super) fn read(name: &str, mut section: Section<'_, '_>) -> Option<ProviderE
     // What a built-in provider has no use for is not asked for, so that it is reported as unknown.
     let kind = kind.map(|spot| spot.value);
     let (mut hosts, mut allow_private, mut secrets) = (None, false, BTreeMap::new());
-    if matches!(kind, Some(Kind::Plugin)) {
+    if matches!(kind, Some(Kind::Plugin | Kind::Http)) {
         hosts = read_hosts(&mut section);
         allow_private = section.boolean("allow_private").is_some_and(|spot| spot.value);
         secrets = read_secrets(&mut section);
@@ -69,6 +77,17 @@ pub(super) fn read(name: &str, mut section: Section<'_, '_>) -> Option<ProviderE
         Some(match kind {
             Kind::Fal => ProviderKind::Fal,
             Kind::Sandbox => ProviderKind::Sandbox,
+            Kind::Http => {
+                let shared = declared::Shared {
+                    hosts: hosts.as_deref(),
+                    allow_private,
+                    secrets: &secrets,
+                };
+                let declaration = declared::read(&mut section, &shared);
+                // Its requests go where it says, and nowhere else.
+                hosts = declaration.as_ref().map(|d| d.all_hosts());
+                ProviderKind::Http(Arc::new(declaration?))
+            }
             Kind::Plugin => ProviderKind::Plugin(read_plugin(&mut section)?),
         })
     });

@@ -101,7 +101,7 @@ fn each_mistake_is_named_with_its_line() {
         (
             "kind = \"sandbox\"",
             "kind = \"sandbax\"",
-            "`kind` is `sandbax`; write `fal` or `sandbox`",
+            "`kind` is `sandbax`; write `fal`, `http`, `plugin` or `sandbox`",
         ),
         (
             "kind = \"sandbox\"",

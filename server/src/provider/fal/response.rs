@@ -5,6 +5,7 @@ use velro_plugin::{Job, Map, Outcome, Output, Quote, Response, Value};
 use super::address::Base;
 use super::code_of;
 use super::state::Ticket;
+use crate::provider::reading;
 
 /// The ticket of an accepted submit; `None` for everything that does not clearly say so.
 pub(super) fn submitted(base: &Base, job: &Job<'_>, answer: &Response<'_>) -> Option<Ticket> {
@@ -81,7 +82,7 @@ pub(super) fn outcome(body: &Value, answer: &Response<'_>) -> Option<Outcome> {
         outputs,
         billed: answer
             .header("x-fal-billable-units")
-            .and_then(milli)
+            .and_then(reading::milli)
             .map(|units_milli| Quote {
                 usd_micros: 0,
                 unit: "billable_unit".into(),
@@ -89,25 +90,6 @@ pub(super) fn outcome(body: &Value, answer: &Response<'_>) -> Option<Outcome> {
             }),
         meta,
     })
-}
-
-/// A decimal number in thousandths, without a float in between; further digits are rounded up.
-fn milli(text: &str) -> Option<u64> {
-    let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
-    if !fraction.bytes().all(|b| b.is_ascii_digit()) || whole.starts_with('+') {
-        return None;
-    }
-    let digits: String = fraction.chars().chain("000".chars()).take(3).collect();
-    let rest = fraction.bytes().skip(3).any(|b| b != b'0');
-    let whole: u64 = if whole.is_empty() && !fraction.is_empty() {
-        0
-    } else {
-        whole.parse().ok()?
-    };
-    whole
-        .checked_mul(1_000)?
-        .checked_add(digits.parse().ok()?)?
-        .checked_add(u64::from(rest))
 }
 
 /// The result's address answered with a status: too early.
@@ -125,27 +107,4 @@ pub(super) fn says_in_progress(body: &Value) -> bool {
 /// True when FAL or the model wrote this error, as opposed to a proxy on the way.
 pub(super) fn is_fal_error(body: &Value, answer: &Response<'_>) -> bool {
     !body["detail"].is_null() || !body["error_type"].is_null() || answer.header("x-fal-error-type").is_some()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn units_are_exact() {
-        for (text, want) in [
-            ("1", Some(1_000)),
-            ("1.5", Some(1_500)),
-            (" 0.0001 ", Some(1)),
-            (".25", Some(250)),
-            ("2.", Some(2_000)),
-            ("", None),
-            (".", None),
-            ("-1", None),
-            ("1e3", None),
-            ("99999999999999999999", None),
-        ] {
-            assert_eq!(milli(text), want, "{text}");
-        }
-    }
 }
