@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
+pub use toml::de::DeValue;
 
 /// Something wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -308,6 +309,27 @@ impl<'a, 't> Section<'a, 't> {
             }
         }
         sections
+    }
+
+    /// The named values below a key, in the order of the file.
+    pub fn named_values(&mut self, key: &'static str) -> Vec<(&'a str, Spot<&'a DeValue<'t>>)> {
+        let Some(spot) = self.typed(key, "a table", |v| v.as_table()) else {
+            return Vec::new();
+        };
+        let mut entries: Vec<_> = spot.value.iter().collect();
+        entries.sort_by_key(|(name, _)| name.span().start);
+        let values = entries.into_iter().map(|(name, value)| {
+            let line = self.faults.line_at(name.span().start);
+            let value = value.get_ref();
+            (name.get_ref().as_ref(), Spot { line, value })
+        });
+        values.collect()
+    }
+
+    /// A table that has been found, to be read on.
+    pub fn below(&self, label: impl Into<String>, spot: &Spot<&'a DeValue<'t>>) -> Option<Section<'a, 't>> {
+        let table = spot.value.as_table()?;
+        Some(Section::new(label, spot.line, table, self.faults))
     }
 
     /// The tables of a list (`[[models]]`), in the order of the file.

@@ -5,6 +5,7 @@
 pub mod fal;
 mod health;
 mod load;
+pub mod routes;
 pub mod sandbox;
 
 pub use health::{Admission, Health, Standing};
