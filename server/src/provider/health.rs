@@ -75,6 +75,15 @@ impl Standing {
             Standing::HalfOpen { .. } => "half_open",
         }
     }
+
+    /// The number for the gauge: 0 closed, 1 half open, 2 open.
+    pub fn level(&self) -> u8 {
+        match self {
+            Standing::Closed => 0,
+            Standing::HalfOpen { .. } => 1,
+            Standing::Open { .. } => 2,
+        }
+    }
 }
 
 impl Health {
