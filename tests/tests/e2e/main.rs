@@ -8,6 +8,7 @@
 mod bad_input;
 mod cancel;
 mod credits;
+mod failover;
 mod fal;
 mod fal_trouble;
 mod first_run;
