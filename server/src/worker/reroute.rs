@@ -51,7 +51,10 @@ impl Drive {
         if let Some(next) = self.reroute(Why::Breaker, reason, AttemptState::Rejected, false).await {
             return Some(next);
         }
-        if now >= self.deadline() {
+        // The other half of the model's patience is for the job: begun too late it would be bought, and then stopped.
+        let began = self.work.attempt.created_at;
+        let halfway = began.plus(self.deadline().after(began) / 2);
+        if now >= halfway {
             let error = public(
                 "provider_unavailable",
                 "The provider of this model does not work at the moment; nothing was charged",
@@ -60,7 +63,7 @@ impl Drive {
         }
         // Nothing is stored: the attempt waits in its slot, and a cancel ends it at once. It looks again before the time is
         // over, because whatever is in flight may show that the provider works.
-        Some(Next::Due(until.min(now.plus(LATER))))
+        Some(Next::Due(until.min(now.plus(LATER)).min(halfway)))
     }
 
     /// Gives the generation to its next provider; `None` when there is none to give it to, and nothing was changed.

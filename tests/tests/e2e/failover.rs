@@ -10,6 +10,16 @@ const MODEL: &str = "fal-ai/imagen4/preview/ultra";
 
 /// A server that draws by itself what FAL does not deliver, and a person with a lot of credits who operates it.
 async fn shop(sim: &FalSim) -> (Server, Client) {
+    open(options(sim)).await
+}
+
+async fn open(options: Options) -> (Server, Client) {
+    let server = Server::with(options).await;
+    let ada = server.register("ada").await;
+    (server, ada)
+}
+
+fn options(sim: &FalSim) -> Options {
     let fallback: toml::Table = r#"
         provider = "sandbox"
         provider_model = "sandbox/image"
@@ -21,16 +31,13 @@ async fn shop(sim: &FalSim) -> (Server, Client) {
     "#
     .parse()
     .unwrap();
-    let options = Options::new()
+    Options::new()
         .fal(sim)
         .env("DEFAULT_USER_CREDITS", "10000")
         .env("OPERATOR_EMAILS", "ada@example.com")
         .edit_model(MODEL, |model| {
             model.insert("fallbacks".into(), vec![fallback].into());
-        });
-    let server = Server::with(options).await;
-    let ada = server.register("ada").await;
-    (server, ada)
+        })
 }
 
 async fn health(client: &Client) -> Value {
@@ -121,4 +128,26 @@ async fn a_provider_that_takes_nothing_is_seen_and_not_asked() {
     assert_eq!(fal["breaker_reason"], "Quota: http_402", "{system}");
     assert!(fal["breaker_until"].is_string() && fal["faults"] == 0, "{system}");
     assert_eq!(system["providers"]["sandbox"]["breaker"], "closed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_follows_a_job_into_the_queue_of_its_next_provider() {
+    let sim = simulator().await;
+    let one_at_a_time = options(&sim).edit_registry(|registry| {
+        let sandbox = registry["providers"]["sandbox"].as_table_mut().unwrap();
+        sandbox.insert("concurrency".into(), 1.into());
+        sandbox.remove("concurrency_per_user");
+    });
+    let (_server, ada) = open(one_at_a_time).await;
+    let slow = json!({"latency_ms": 4000, "image_size": "square"});
+    let before = ada.submit("sandbox/image", "in the way", slow).await;
+    ada.wait_for(&before, "processing").await;
+    let id = ada.submit(MODEL, "behind [sim:submit=402]", json!({})).await;
+    let all = ada.stream_after(&id, "0").await.rest().await;
+    let begun = all.iter().position(|frame| frame.event() == "processing").unwrap();
+    let again = &all[begun..];
+    let mut waiting = again.iter().filter(|frame| frame.event() == "queued");
+    assert!(waiting.any(|frame| frame.data()["position"] == 0), "{all:?}");
+    assert_eq!(all.last().unwrap().event(), "completed");
+    ada.wait_for(&before, "completed").await;
 }

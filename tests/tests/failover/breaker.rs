@@ -119,3 +119,18 @@ async fn when_all_breakers_are_open_the_first_provider_is_kept() {
     assert_eq!((done.provider.as_str(), shop.first.submits()), ("second", 0));
     process.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_so_long_for_a_breaker_that_no_time_is_left_for_the_job() {
+    let shop = Shop::open().await;
+    let process = shop.process();
+    process.provider(&shop.second).health.broke("a test", clock::now());
+    let stored = shop.try_submit(&process, "c").await.unwrap();
+    let failed = shop
+        .until(stored.id, Status::Failed, Some(AttemptState::Rejected))
+        .await;
+    assert_eq!(failed.error.unwrap().code, "provider_unavailable");
+    assert_eq!(shop.second.submits(), 0);
+    assert_eq!(shop.money().await, (START_CREDITS, 0));
+    process.end().await;
+}

@@ -29,7 +29,7 @@ use velro::worker::{Settings, Tools, Worker};
 pub const START_CREDITS: i64 = 1000;
 pub const PRICE: i64 = 7;
 
-/// `a` may go to both providers, `b` to the second alone.
+/// `a` may go to both providers, `b` to the second alone, and `c` too, for which nobody waits long.
 const REGISTRY: &str = r#"
 [providers.first]
 kind = "sandbox"
@@ -65,6 +65,20 @@ max_resolution = "8x8"
 formats = ["png"]
 typical_ms = 10
 deadline_ms = 600_000
+poll_ceiling_ms = 100
+negative_prompt = { refused = "no" }
+reference_image = { refused = "no" }
+
+[[models]]
+id = "c"
+provider = "second"
+media_type = "image"
+description = "d"
+credits = 7
+max_resolution = "8x8"
+formats = ["png"]
+typical_ms = 10
+deadline_ms = 1_000
 poll_ceiling_ms = 100
 negative_prompt = { refused = "no" }
 reference_image = { refused = "no" }
