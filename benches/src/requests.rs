@@ -84,6 +84,7 @@ pub fn stored(user_id: UserId) -> NewGeneration {
         dropped_parameters: Vec::new(),
         provider_model: MODEL.into(),
         provider_input: input.to_string(),
+        fallbacks: Vec::new(),
         price: Credits(50),
         price_basis: PriceBasis {
             base: Credits(50),

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
+pub use toml::de::DeValue;
 
 /// Something wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -341,6 +342,12 @@ impl<'a, 't> Section<'a, 't> {
     /// The line of a byte offset of the file, for values that are read by hand.
     pub fn line_at(&self, offset: usize) -> usize {
         self.faults.line_at(offset)
+    }
+
+    /// A table that has been found, to be read on.
+    pub fn below(&self, label: impl Into<String>, spot: &Spot<&'a DeValue<'t>>) -> Option<Section<'a, 't>> {
+        let table = spot.value.as_table()?;
+        Some(Section::new(label, spot.line, table, self.faults))
     }
 
     /// The tables of a list (`[[models]]`), in the order of the file.

@@ -187,8 +187,9 @@ fn settings() -> Settings {
     }
 }
 
+/// A refusal that says nothing about the provider, so that no breaker opens.
 fn no() -> Step {
-    Step::fail(ErrorKind::Unavailable, Retry::Never, "no", "No.")
+    Step::fail(ErrorKind::InvalidInput, Retry::Never, "no", "No.")
 }
 
 fn busy() -> Step {

@@ -257,7 +257,7 @@ pub struct velro_action {
     pub data_json: velro_str,
     /// FAIL: VELRO_ERR_*.
     pub error_kind: u32,
-    /// FAIL: VELRO_RETRY_*. Ignored after a paid submit was accepted.
+    /// FAIL: VELRO_RETRY_*. After a paid submit was accepted: whether another provider may do the job.
     pub retry: u32,
     /// FAIL: the provider's own code, short and stable.
     pub error_code: velro_str,

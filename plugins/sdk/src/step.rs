@@ -247,7 +247,10 @@ pub struct Quote {
 pub struct Failure {
     /// Class of the failure.
     pub kind: ErrorKind,
-    /// Whether another try makes sense. Ignored after a paid submit.
+    /// Whether another try makes sense. The same provider is never asked again for a job that it has accepted; another one
+    /// is, when this is not [`Retry::Never`], the kind says that the job itself failed ([`ErrorKind::Upstream`],
+    /// [`ErrorKind::Unavailable`], [`ErrorKind::Timeout`]) and the code is more than a status (`http_503`). So a look-up that
+    /// fails is a reason to wait, not to fail.
     pub retry: Retry,
     /// The provider's own code, short and stable.
     pub code: String,

@@ -6,8 +6,8 @@
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::{Feature, Model};
-use crate::generation::PriceBasis;
+use super::{Fallback, Feature, InputRule, Model};
+use crate::generation::{PriceBasis, Route};
 use crate::ledger::Credits;
 
 /// Most parameters of one call, known or not; keeps what is stored with a generation small.
@@ -40,10 +40,14 @@ pub struct ValidCall {
     pub parameters: Map<String, Value>,
     /// Names the model does not know.
     pub dropped: Vec<String>,
+    /// Name of the provider entry.
+    pub provider: String,
     /// The provider's own name of the model.
     pub provider_model: String,
     /// The provider's input as canonical JSON text: keys in alphabetical order, no white space.
     pub provider_input: String,
+    /// The other ways to go, in order of preference.
+    pub fallbacks: Vec<Route>,
     /// What it costs.
     pub price: Credits,
     /// How the price came about.
@@ -89,27 +93,19 @@ impl Model {
             return Err(faults);
         };
 
-        let mut input = self.fixed.clone();
-        input.insert(self.prompt_input.clone(), Value::from(prompt.as_str()));
-        for (feature, text) in [
-            (&self.negative_prompt, &negative_prompt),
-            (&self.reference_image, &reference_image_url),
-        ] {
-            if let (Feature::Input(name), Some(text)) = (feature, text) {
-                input.insert(name.clone(), Value::from(text.as_str()));
-            }
-        }
-        for param in &self.params {
-            let sent = parameters.get(&param.name).and_then(|value| param.input.apply(value));
-            if let Some((name, value)) = sent {
-                input.insert(name.to_owned(), value);
-            }
-        }
-        let with_reference = self.provider_model_with_reference.as_ref();
-        let with_reference = with_reference.filter(|_| reference_image_url.is_some());
+        let checked = Checked {
+            prompt: &prompt,
+            negative_prompt: negative_prompt.as_deref(),
+            reference_image_url: reference_image_url.as_deref(),
+            parameters: &parameters,
+        };
+        let first = self.route(&checked);
+        let fallbacks = self.fallbacks.iter().filter_map(|f| f.route(self, &checked)).collect();
         Ok(ValidCall {
-            provider_model: with_reference.unwrap_or(&self.provider_model).clone(),
-            provider_input: canonical_text(input),
+            provider: first.provider,
+            provider_model: first.provider_model,
+            provider_input: first.provider_input,
+            fallbacks,
             dropped: self.dropped(call.parameters),
             prompt,
             negative_prompt,
@@ -118,6 +114,20 @@ impl Model {
             price,
             price_basis,
         })
+    }
+
+    /// The way to the model's own provider.
+    fn route(&self, call: &Checked<'_>) -> Route {
+        Way {
+            provider: &self.provider,
+            provider_model: &self.provider_model,
+            provider_model_with_reference: self.provider_model_with_reference.as_deref(),
+            prompt_input: &self.prompt_input,
+            negative_prompt: &self.negative_prompt,
+            reference_image: &self.reference_image,
+            fixed: &self.fixed,
+        }
+        .route(self, call, |_| None)
     }
 
     /// What a call with these checked parameters costs: base credits times the declared factors.
@@ -253,6 +263,81 @@ impl Model {
                     .collect()
             })
             .collect()
+    }
+}
+
+/// The parts of a call that go to a provider, checked.
+struct Checked<'a> {
+    prompt: &'a str,
+    negative_prompt: Option<&'a str>,
+    reference_image_url: Option<&'a str>,
+    parameters: &'a Map<String, Value>,
+}
+
+/// How a provider wants to be told.
+struct Way<'a> {
+    provider: &'a str,
+    provider_model: &'a str,
+    provider_model_with_reference: Option<&'a str>,
+    prompt_input: &'a str,
+    negative_prompt: &'a Feature,
+    reference_image: &'a Feature,
+    fixed: &'a Map<String, Value>,
+}
+
+impl Way<'_> {
+    /// `rule` may say otherwise than the parameter how it is sent.
+    fn route<'r>(&self, model: &Model, call: &Checked<'_>, rule: impl Fn(&str) -> Option<&'r InputRule>) -> Route {
+        let mut input = self.fixed.clone();
+        input.insert(self.prompt_input.to_owned(), Value::from(call.prompt));
+        for (feature, text) in [
+            (self.negative_prompt, call.negative_prompt),
+            (self.reference_image, call.reference_image_url),
+        ] {
+            if let (Feature::Input(name), Some(text)) = (feature, text) {
+                input.insert(name.clone(), Value::from(text));
+            }
+        }
+        for param in &model.params {
+            let rule = rule(&param.name).unwrap_or(&param.input);
+            let sent = call.parameters.get(&param.name).and_then(|value| rule.apply(value));
+            if let Some((name, value)) = sent {
+                input.insert(name.to_owned(), value);
+            }
+        }
+        let with_reference = self.provider_model_with_reference;
+        let with_reference = with_reference.filter(|_| call.reference_image_url.is_some());
+        Route {
+            provider: self.provider.to_owned(),
+            provider_model: with_reference.unwrap_or(self.provider_model).to_owned(),
+            provider_input: canonical_text(input),
+        }
+    }
+}
+
+impl Fallback {
+    /// The way to this provider; `None` when it cannot do what the call asks for.
+    fn route(&self, model: &Model, call: &Checked<'_>) -> Option<Route> {
+        let asked = [
+            (&self.negative_prompt, call.negative_prompt),
+            (&self.reference_image, call.reference_image_url),
+        ];
+        if asked
+            .iter()
+            .any(|(feature, given)| given.is_some() && matches!(feature, Feature::Refused(_)))
+        {
+            return None;
+        }
+        let way = Way {
+            provider: &self.provider,
+            provider_model: &self.provider_model,
+            provider_model_with_reference: self.provider_model_with_reference.as_deref(),
+            prompt_input: &self.prompt_input,
+            negative_prompt: &self.negative_prompt,
+            reference_image: &self.reference_image,
+            fixed: &self.fixed,
+        };
+        Some(way.route(model, call, |name| self.inputs.get(name)))
     }
 }
 

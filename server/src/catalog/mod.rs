@@ -19,6 +19,6 @@ mod shipped_tests;
 pub use call::{ClientCall, ParamFault, ValidCall};
 pub use file::RegistryErrors;
 pub use listing::by_type_then_credits;
-pub use model::{Feature, InputRule, Model, ModelStatus, Param, ParamType};
+pub use model::{Fallback, Feature, InputRule, Model, ModelStatus, Param, ParamType};
 pub use params::{Refusal, key_text};
 pub use registry::{PluginSource, ProviderEntry, ProviderKind, Registry, Shelf};

@@ -1,6 +1,7 @@
 //! A model: what clients see of it, what it costs, how its input is mapped.
 
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 use crate::generation::MediaType;
 use crate::ledger::Credits;
@@ -56,12 +57,41 @@ pub struct Model {
     pub prompt_input: String,
     /// Example parameters shown to clients.
     pub example: Map<String, Value>,
+    /// Other providers that can do the same, in order of preference.
+    pub fallbacks: Vec<Fallback>,
+}
+
+/// One `[[models.fallbacks]]`: another way to the same result, at the same price. What the file leaves out is the model's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fallback {
+    /// Name of the provider entry.
+    pub provider: String,
+    /// As [`Model::provider_model`].
+    pub provider_model: String,
+    /// As [`Model::provider_model_with_reference`].
+    pub provider_model_with_reference: Option<String>,
+    /// As [`Model::prompt_input`].
+    pub prompt_input: String,
+    /// As [`Model::negative_prompt`]; a call that has one does not go here when it is refused.
+    pub negative_prompt: Feature,
+    /// As [`Model::reference_image`]; a call that has one does not go here when it is refused.
+    pub reference_image: Feature,
+    /// As [`Model::fixed`].
+    pub fixed: Map<String, Value>,
+    /// Rules that replace those of the model's parameters, by the parameter's name.
+    pub inputs: BTreeMap<String, InputRule>,
 }
 
 impl Model {
     /// Switched on by the operator.
     pub fn is_active(&self) -> bool {
         self.status != ModelStatus::Disabled
+    }
+
+    /// Names of the provider entries it may go to, in order of preference.
+    pub fn providers(&self) -> impl Iterator<Item = &str> {
+        let fallbacks = self.fallbacks.iter().map(|fallback| fallback.provider.as_str());
+        std::iter::once(self.provider.as_str()).chain(fallbacks)
     }
 }
 

@@ -100,9 +100,14 @@ impl Registry {
         self.by_id.get(id).map(|&i| &self.models[i])
     }
 
-    /// True when the model and its provider are switched on.
+    /// True when the model and one of its providers are switched on.
     pub fn is_available(&self, model: &Model) -> bool {
-        model.is_active() && self.providers.get(&model.provider).is_some_and(|p| p.enabled)
+        model.is_active() && model.providers().any(|name| self.is_enabled(name))
+    }
+
+    /// True when there is a provider of this name and it is switched on.
+    pub fn is_enabled(&self, provider: &str) -> bool {
+        self.providers.get(provider).is_some_and(|p| p.enabled)
     }
 
     /// Models that can be used, in the order of the file, optionally of one media type.

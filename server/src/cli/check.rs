@@ -94,8 +94,13 @@ fn price_and_state(model: &Model, registry: &Registry) -> String {
         ModelStatus::Deprecated => ", deprecated",
         ModelStatus::Active => "",
     };
+    let ways: Vec<&str> = model.providers().collect();
+    let ways = match ways.len() {
+        1 => String::new(),
+        _ => format!(", at {}", ways.join(", then ")),
+    };
     format!(
-        "{}, {} credits{factors}{state}",
+        "{}, {} credits{factors}{ways}{state}",
         model.media_type.as_str(),
         model.credits
     )
@@ -156,6 +161,17 @@ mod tests {
             let (valid, shown) = check(text, pairs);
             assert!(valid && shown.contains(expected), "{shown}");
         }
+    }
+
+    #[test]
+    fn the_ways_of_a_model_are_shown() {
+        let text = format!(
+            "{SHIPPED}\n[[models.fallbacks]]\nprovider = \"sandbox\"\nprovider_model = \"sandbox/video\"\n\
+             reference_image = {{ refused = \"it draws from the words alone\" }}\n"
+        );
+        let (valid, shown) = check(&text, &[]);
+        assert!(valid, "{shown}");
+        assert_eq!(shown.matches(" credits, at fal, then sandbox").count(), 1, "{shown}");
     }
 
     #[test]

@@ -131,6 +131,8 @@ pub struct Generation {
     pub provider_model: String,
     /// The provider's input as canonical JSON text: what [`velro_plugin::Job::params`] shows.
     pub provider_input: String,
+    /// Where it goes when the present provider does not do it, in order of preference.
+    pub fallbacks: Vec<Route>,
     /// The hold: what it costs when everything is delivered.
     pub price: Credits,
     /// How the price came about, as stored at submit.
@@ -157,6 +159,17 @@ pub struct Generation {
     pub started_at: Option<Micros>,
     /// Terminal transition.
     pub completed_at: Option<Micros>,
+}
+
+/// A provider that can do a generation, with what it would be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Name of the provider entry.
+    pub provider: String,
+    /// The provider's own name of the model.
+    pub provider_model: String,
+    /// The provider's input as canonical JSON text.
+    pub provider_input: String,
 }
 
 /// How a price came about: `base` times the factors, with the count that was asked for.

@@ -11,10 +11,10 @@ use tokio::time::{sleep, timeout};
 use crate::catalog::{ClientCall, Model, ParamFault, Registry, Shelf, ValidCall};
 use crate::clock;
 use crate::failpoint;
-use crate::generation::{Generation, Status};
+use crate::generation::{Generation, Route, Status};
 use crate::id::{GenerationId, ProjectId, UserId};
 use crate::ledger::Credits;
-use crate::provider::ProviderShelf;
+use crate::provider::{ProviderShelf, routes};
 use crate::queue::live::{Live, Seen, Watch};
 use crate::queue::{Job, Queue};
 use crate::store::{Cancelled, IdempotencyKey, NewGeneration, Store, StoreError, Submitted};
@@ -100,11 +100,23 @@ pub enum Stopped {
 }
 
 impl Intake {
-    /// The price of a call and what would be sent, without submitting it.
+    /// The price of a call and what would be sent, and to whom first, without submitting it.
     pub fn quote(&self, model_id: &str, call: &ClientCall<'_>) -> Result<(Arc<Model>, ValidCall), Refusal> {
         let registry = self.shelf.get();
         let model = self.usable(&registry, model_id)?;
-        let valid = model.check(call).map_err(Refusal::Invalid)?;
+        let mut valid = model.check(call).map_err(Refusal::Invalid)?;
+        let first = Route {
+            provider: valid.provider,
+            provider_model: valid.provider_model,
+            provider_input: valid.provider_input,
+        };
+        let ways = std::iter::once(first).chain(valid.fallbacks).collect();
+        let ways = routes::arrange(&registry, &self.providers, ways, clock::now()).ok_or_else(not_configured)?;
+        let mut ways = ways.into_iter();
+        let first = ways.next().ok_or_else(not_configured)?;
+        (valid.provider, valid.provider_model) = (first.provider, first.provider_model);
+        valid.provider_input = first.provider_input;
+        valid.fallbacks = ways.collect();
         Ok((model, valid))
     }
 
@@ -129,7 +141,7 @@ impl Intake {
             user_id: request.user_id,
             project_id: request.project_id,
             model_id: model.id.clone(),
-            provider: model.provider.clone(),
+            provider: valid.provider,
             media_type: model.media_type,
             prompt: valid.prompt,
             negative_prompt: valid.negative_prompt,
@@ -138,6 +150,7 @@ impl Intake {
             dropped_parameters: valid.dropped,
             provider_model: valid.provider_model,
             provider_input: valid.provider_input,
+            fallbacks: valid.fallbacks,
             price: valid.price,
             price_basis: valid.price_basis,
             idempotency: request.idempotency,
@@ -244,11 +257,12 @@ impl Intake {
                 "the operator has switched this model off; choose another one".into(),
             ));
         }
-        match self.providers.get(&model.provider) {
-            Some(provider) if provider.not_ready.is_none() => Ok(Arc::clone(model)),
-            _ => Err(Refusal::ModelUnavailable(
-                "the provider of this model is not configured on this server; choose another model".into(),
-            )),
+        match model
+            .providers()
+            .any(|name| routes::ready(registry, &self.providers, name).is_some())
+        {
+            true => Ok(Arc::clone(model)),
+            false => Err(not_configured()),
         }
     }
 
@@ -264,4 +278,10 @@ impl Intake {
             tracing::debug!(generation_id = %generation.id, error = %error, "not enqueued; the sweeper will do it");
         }
     }
+}
+
+fn not_configured() -> Refusal {
+    Refusal::ModelUnavailable(
+        "the provider of this model is not configured on this server; choose another model".into(),
+    )
 }

@@ -75,6 +75,15 @@ impl Standing {
             Standing::HalfOpen { .. } => "half_open",
         }
     }
+
+    /// The number for the gauge: 0 closed, 1 half open, 2 open.
+    pub fn level(&self) -> u8 {
+        match self {
+            Standing::Closed => 0,
+            Standing::HalfOpen { .. } => 1,
+            Standing::Open { .. } => 2,
+        }
+    }
 }
 
 impl Health {
@@ -164,6 +173,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn after(seconds: u64) -> Micros {
         Micros(0).plus(Duration::from_secs(seconds))
@@ -209,6 +219,60 @@ mod tests {
         assert_eq!(health.admit(after(100)), Admission::Granted);
         health.succeeded();
         assert_eq!((health.standing(after(101)), health.faults()), (Standing::Closed, 1));
+    }
+
+    /// Something happens at a moment: an attempt asks, an answer comes, a failure or a fault does.
+    fn history() -> impl Strategy<Value = Vec<(u64, u8)>> {
+        proptest::collection::vec((0_u64..120, 0_u8..4), 1..80)
+    }
+
+    proptest! {
+        #[test]
+        fn an_open_breaker_lets_one_through_at_a_time_and_never_stays_shut(steps in history()) {
+            let health = Health::default();
+            let mut now = Micros(0);
+            // While the breaker is not closed: when the last one was let through, and none has come back since.
+            let mut probe: Option<Micros> = None;
+            let mut in_a_row = 0;
+            for (wait, what) in steps {
+                now = now.plus(Duration::from_secs(wait));
+                let before = health.standing(now);
+                match what {
+                    0 => match health.admit(now) {
+                        Admission::Granted if before == Standing::Closed => {}
+                        Admission::Granted => {
+                            let free = probe.is_none_or(|at| now >= at.plus(PROBE));
+                            prop_assert!(free, "two at a time");
+                            prop_assert_eq!(health.standing(now).as_str(), "half_open");
+                            probe = Some(now);
+                        }
+                        Admission::NotBefore(until) => {
+                            prop_assert_ne!(before, Standing::Closed);
+                            prop_assert!(now < until && until <= now.plus(LONGEST_PAUSE));
+                        }
+                    },
+                    1 => {
+                        health.succeeded();
+                        (probe, in_a_row) = (None, 0);
+                        prop_assert_eq!(health.standing(now), Standing::Closed);
+                    }
+                    2 => {
+                        in_a_row += 1;
+                        let opened = health.failed("503", now);
+                        prop_assert_eq!(opened, before == Standing::Closed && in_a_row >= FAILURES);
+                        probe = None;
+                    }
+                    _ => {
+                        let opened = health.broke("panic", now);
+                        prop_assert_eq!(opened, before == Standing::Closed);
+                        prop_assert_ne!(health.standing(now), Standing::Closed);
+                        probe = None;
+                    }
+                }
+            }
+            // Whatever happened, after the longest pause somebody may try.
+            prop_assert_eq!(health.admit(now.plus(LONGEST_PAUSE)), Admission::Granted);
+        }
     }
 
     #[test]

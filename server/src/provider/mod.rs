@@ -7,6 +7,7 @@ pub mod fal;
 mod health;
 mod load;
 mod reading;
+pub mod routes;
 pub mod sandbox;
 
 pub use health::{Admission, Health, Standing};

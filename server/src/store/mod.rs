@@ -155,6 +155,9 @@ pub trait Store: Send + Sync + 'static {
     async fn save_step(&self, step: SaveStep) -> Result<Saved>;
     /// Ends this attempt as `rejected` (nothing was bought) and prepares the next one under the same lease.
     async fn next_attempt(&self, next: NextAttempt) -> Result<Option<Work>>;
+    /// Ends this attempt, and its generation waits in the queue for the next of its fallbacks; the hold stays. A
+    /// generation that its owner wants stopped ends as cancelled instead.
+    async fn reroute(&self, reroute: Reroute) -> Result<Rerouted>;
     /// Ends the generation: status, settlement, transfers, statement, event and attempt, all or nothing; exactly one
     /// call wins for a generation.
     async fn settle(&self, settle: Settle) -> Result<Settled>;

@@ -99,6 +99,7 @@ store! {
     free_all_leases() -> u64;
     save_step(step: SaveStep) -> Saved;
     next_attempt(next: NextAttempt) -> Option<Work>;
+    reroute(reroute: Reroute) -> Rerouted;
     settle(settle: Settle) -> Settled;
     deliver_webhook(provider: &str, attempt: AttemptId, body: Vec<u8>, now: Micros) -> Delivered;
     attempts_in(state: AttemptState, limit: u32) -> Vec<(Attempt, Generation)>;

@@ -81,6 +81,13 @@ metrics! {
     provider_requests: IntCounterVec = "velro_provider_requests_total" ["provider", "result"];
     /// Time of a request to a provider, in seconds.
     provider_seconds: HistogramVec = "velro_provider_request_duration_seconds" ["provider"] PROVIDER_SECONDS;
+    /// What the breaker of a provider says: 0 closed, 1 half open, 2 open.
+    provider_breakers: IntGaugeVec = "velro_provider_breaker" ["provider"];
+    /// Times that the code of a provider did not work.
+    provider_faults: IntCounterVec = "velro_provider_faults_total" ["provider"];
+    /// Generations that went from one provider to another, by reason: refused, failed (the provider's verdict on a job it
+    /// had accepted), breaker, fault (of its code), removed (from the registry).
+    reroutes: IntCounterVec = "velro_reroutes_total" ["from", "to", "reason"];
     /// Credits in unsettled holds.
     held_credits: IntGauge = "velro_held_credits" [];
     /// Ended generations by verdict: completed, failed, cancelled.
@@ -181,6 +188,26 @@ impl Metrics {
             .observe(elapsed.as_secs_f64());
     }
 
+    /// What the breakers say now: 0 closed, 1 half open, 2 open. Providers that are not named are gone.
+    pub fn provider_breakers<'a>(&self, levels: impl IntoIterator<Item = (&'a str, u8)>) {
+        self.provider_breakers.reset();
+        for (provider, level) in levels {
+            self.provider_breakers
+                .with_label_values(&[provider])
+                .set(i64::from(level));
+        }
+    }
+
+    /// The code of a provider did not work.
+    pub fn provider_fault(&self, provider: &str) {
+        self.provider_faults.with_label_values(&[provider]).inc();
+    }
+
+    /// A generation went from one provider to another.
+    pub fn reroute(&self, from: &str, to: &str, reason: &'static str) {
+        self.reroutes.with_label_values(&[from, to, reason]).inc();
+    }
+
     /// A generation ended: `completed`, `failed` or `cancelled`, with where its hold went.
     pub fn settlement(&self, verdict: &'static str, settlement: crate::ledger::Settlement) {
         self.settlements.with_label_values(&[verdict]).inc();
@@ -256,6 +283,10 @@ mod tests {
         metrics.request("GET", "api/v1/projects/{project_id}", 404, Duration::from_millis(3));
         metrics.submit("accepted");
         metrics.clock_offset(-1_500_000);
+        metrics.provider_breakers([("gone", 1)]);
+        metrics.provider_breakers([("fal", 2)]);
+        metrics.provider_fault("acme");
+        metrics.reroute("fal", "acme", "refused");
         let stream = metrics.stream_opened();
         metrics.registry("aaa", 0, 0, false);
         metrics.registry("bbb", 1, 2, true);
@@ -275,12 +306,15 @@ mod tests {
             r#"velro_registry_reloads_total{outcome="refused"} 2"#,
             "velro_registry_edit_refused 1",
             "velro_clock_offset_seconds -1.5",
+            r#"velro_provider_breaker{provider="fal"} 2"#,
+            r#"velro_provider_faults_total{provider="acme"} 1"#,
+            r#"velro_reroutes_total{from="fal",reason="refused",to="acme"} 1"#,
             "velro_captured_credits_total 40",
             "# HELP velro_held_credits Credits in unsettled holds.",
         ] {
             assert!(text.contains(line), "{line} is missing from\n{text}");
         }
-        assert!(!text.contains("aaa"));
+        assert!(!text.contains("aaa") && !text.contains("gone"));
         drop(stream);
         assert!(metrics.render().unwrap().contains("velro_sse_connections 0"));
     }

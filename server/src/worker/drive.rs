@@ -10,32 +10,31 @@
 //! | was answered with a refusal | | `rejected` |
 //! | was answered with a job | a failure the provider reports | `finished`, released |
 //! | left, no usable answer | anything | `unknown`: held until a webhook or an operator knows |
+//!
+//! `rejected` and `finished` attempts may be followed by one at another provider (`reroute.rs`), `unknown` ones by none.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-use velro_plugin::{
-    Action, ErrorKind, Event, Failure, Fault, FaultCode, Header, HttpRequest, Job, Params, Progress, Response, Retry,
-    Source, Step,
-};
+use velro_plugin::{Action, Fault, FaultCode, HttpRequest, Source, Step};
 
+use super::failed::Report;
 use super::happened::Happened;
-use super::settle::{settle, without_provider};
+use super::settle::without_provider;
 use super::told::until_told;
-use super::{FALLBACK_DEADLINE, LATER, Next, Settings, Tools};
+use super::{LATER, Next, Settings, Tools};
 use crate::clock::{self, Micros};
 use crate::failpoint;
 use crate::generation::{AttemptState, Pending, PublicError, StoredRequest};
 use crate::id::AttemptId;
 use crate::provider::LoadedProvider;
-use crate::store::{NextAttempt, ProgressNote, SaveStep, Saved, Verdict, Work};
+use crate::store::{ProgressNote, SaveStep, Saved, Verdict, Work};
 
 /// Limits of a provider's wait.
-const SHORTEST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(600);
+pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// How long after the deadline a provider may still answer the cancel that the deadline sent.
-const GRACE_AFTER_DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const GRACE_AFTER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Steps of one attempt before it counts as running in circles.
 const MOST_STEPS: u32 = 10_000;
@@ -51,7 +50,7 @@ pub(super) struct Drive {
     /// The step at hand asks the provider to stop; it counts as asked when that is stored.
     asks_to_stop: bool,
     /// The provider's input with a reference image it can fetch now; `None` takes it as stored.
-    input: Option<String>,
+    pub(super) input: Option<String>,
 }
 
 /// Goes on with an attempt that is due.
@@ -68,9 +67,16 @@ pub(super) async fn resume(tools: Tools, settings: Arc<Settings>, attempt_id: At
 
 /// Drives an attempt from what is stored of it.
 pub(super) async fn begin(tools: Tools, settings: Arc<Settings>, work: Work) -> Next {
-    let Some(provider) = tools.providers.get(&work.attempt.provider) else {
+    let newest = tools.providers.get(&work.attempt.provider);
+    // What has begun goes on with the code it began with, whatever is loaded meanwhile.
+    let begun = match work.attempt.state {
+        AttemptState::Prepared => None,
+        _ => tools.notes.pinned(work.attempt.id),
+    };
+    let Some(provider) = begun.or(newest) else {
         return without_provider(&tools, &settings, &work).await;
     };
+    tools.notes.pin(work.attempt.id, &provider);
     let span = tracing::info_span!("attempt", generation_id = %work.generation.id, attempt_id = %work.attempt.id);
     let drive = Drive {
         tools,
@@ -91,6 +97,9 @@ impl Drive {
             // Asked to stop while an earlier attempt was being refused.
             Pending::Start if self.work.generation.cancel_requested => return self.settle(Verdict::Cancelled).await,
             Pending::Start => {
+                if let Some(next) = self.held_off().await {
+                    return next;
+                }
                 if let Err(error) = self.refresh_reference().await {
                     tracing::warn!(error = %error, "the uploaded reference image cannot be read");
                     let gone = public(
@@ -158,6 +167,7 @@ impl Drive {
                 Ok(step) => step,
                 Err(fault) => return self.faulted(&fault).await,
             };
+            self.observe(&happened, &step);
             let progress = step.progress.as_ref().and_then(|p| self.worth_showing(p));
             match &step.action {
                 Action::Http(request) if request.effect.is_submit() => {
@@ -234,7 +244,12 @@ impl Drive {
                     // to say, does not make it unsent.
                     let looked_up = !matches!(self.work.attempt.pending, Pending::Submit);
                     let sending = self.work.attempt.state == AttemptState::Sending;
-                    return self.failed(failure.clone(), ambiguous || (sending && looked_up)).await;
+                    let report = Report {
+                        failure: failure.clone(),
+                        ambiguous: ambiguous || (sending && looked_up),
+                        told: from_webhook || body.is_some(),
+                    };
+                    return self.failed(report).await;
                 }
                 Action::Emit(_) => {
                     return self
@@ -273,7 +288,7 @@ impl Drive {
     }
 
     /// When the host gives up: the model's own patience, as the registry has it now.
-    fn deadline(&self) -> Micros {
+    pub(super) fn deadline(&self) -> Micros {
         let registry = self.tools.shelf.get();
         match registry.model(&self.work.generation.model_id) {
             Some(model) => self
@@ -282,76 +297,6 @@ impl Drive {
                 .created_at
                 .plus(Duration::from_millis(model.deadline_ms)),
             None => self.work.attempt.deadline_at,
-        }
-    }
-
-    /// Calls the provider; a panic is a fault.
-    fn call(&self, happened: &Happened) -> Result<Step, Fault> {
-        let attempt = &self.work.attempt;
-        let id = attempt.id.to_string();
-        let hook = self
-            .settings
-            .webhook_base
-            .as_ref()
-            .filter(|_| self.provider.takes_webhooks())
-            .map(|base| format!("{base}/webhooks/{}/{id}", attempt.provider));
-        let job = Job {
-            id: &id,
-            model: &self.work.generation.provider_model,
-            params: Params::new(self.input.as_deref().unwrap_or(&self.work.generation.provider_input)),
-            state: &attempt.plugin_state,
-            idempotency_key: &id,
-            webhook_url: hook.as_deref(),
-            now_ms: clock::now().millis(),
-            deadline_ms: self.deadline().millis(),
-            attempt: attempt.ordinal,
-            steps: attempt.steps,
-        };
-        let headers: Vec<Header<'_>> = match happened {
-            Happened::Answer(answer) => answer
-                .headers
-                .iter()
-                .map(|(name, value)| Header { name, value })
-                .collect(),
-            _ => Vec::new(),
-        };
-        let event = match happened {
-            Happened::Start => Event::Start,
-            Happened::Answer(a) => Event::Http(Response {
-                status: a.status,
-                headers: &headers,
-                body: &a.body,
-            }),
-            Happened::Failed(transport) => Event::Failed(*transport),
-            Happened::Timer => Event::Timer,
-            Happened::Webhook(body) => Event::Webhook(Response {
-                status: 200,
-                headers: &headers,
-                body,
-            }),
-            Happened::Cancel => Event::Cancel,
-            Happened::Interrupted => Event::Interrupted,
-        };
-        catch_unwind(AssertUnwindSafe(|| self.provider.provider.step(&job, event)))
-            .unwrap_or_else(|_| Err(Fault::new(FaultCode::Panic, "the provider panicked")))
-    }
-
-    async fn perform(&self, request: &HttpRequest) -> Happened {
-        match self.tools.upstream.perform(&self.provider, request).await {
-            Ok(answer) => Happened::Answer(answer),
-            Err(transport) => Happened::Failed(transport),
-        }
-    }
-
-    /// The state after a step that goes on. Only a job id of the provider, from the answer to the submit or from its
-    /// webhook, proves that it has the job; without one whatever follows the submit is not known.
-    fn state_after(&self, step: &Step, ambiguous: bool, from_webhook: bool) -> AttemptState {
-        let proven = step.remote_id.is_some();
-        match self.work.attempt.state {
-            AttemptState::Sending if ambiguous || !proven => AttemptState::Unknown,
-            AttemptState::Sending => AttemptState::Accepted,
-            AttemptState::Unknown if from_webhook && proven => AttemptState::Accepted,
-            state => state,
         }
     }
 
@@ -409,157 +354,6 @@ impl Drive {
                 Err(Next::Due(clock::now().plus(LATER)))
             }
         }
-    }
-
-    /// Provider code that does not work must not decide about money.
-    async fn faulted(&mut self, fault: &Fault) -> Next {
-        tracing::error!(fault = %fault, "the provider code failed");
-        if self.work.attempt.state == AttemptState::Prepared {
-            let error = public(
-                "provider_error",
-                "The provider of this model does not work at the moment",
-            );
-            return self
-                .settle_failed(error, fault.to_string(), AttemptState::Rejected)
-                .await;
-        }
-        self.park(None, &fault.to_string()).await
-    }
-
-    async fn failed(&mut self, failure: Failure, ambiguous: bool) -> Next {
-        let attempt = &self.work.attempt;
-        let nothing_bought = match attempt.state {
-            AttemptState::Prepared => true,
-            AttemptState::Sending => !ambiguous && failure.kind != ErrorKind::UnknownOutcome,
-            _ => false,
-        };
-        let detail = format!("{:?} {}: {}", failure.kind, failure.code, failure.message);
-        if !nothing_bought && (ambiguous || failure.kind == ErrorKind::UnknownOutcome) {
-            return self.park(None, &detail).await;
-        }
-        if nothing_bought && failure.retry == Retry::SameProvider && attempt.ordinal < self.settings.max_attempts {
-            if self.work.generation.cancel_requested || self.wish_to_stop().await {
-                return self.settle(Verdict::Cancelled).await;
-            }
-            return self.try_again(&failure, detail).await;
-        }
-        let state = if nothing_bought {
-            AttemptState::Rejected
-        } else {
-            AttemptState::Finished
-        };
-        if failure.kind == ErrorKind::Cancelled {
-            if self.work.generation.cancel_requested || self.wish_to_stop().await {
-                return self.settle(Verdict::Cancelled).await;
-            }
-            if clock::now() >= self.deadline() {
-                let error = public("timeout", "The provider did not finish in time");
-                return self.settle_failed(error, detail, state).await;
-            }
-        }
-        let error = PublicError {
-            code: failure.code,
-            message: failure.message,
-        };
-        self.settle_failed(error, detail, state).await
-    }
-
-    /// The user may have asked while the step ran.
-    async fn wish_to_stop(&self) -> bool {
-        let generation = &self.work.generation;
-        match self.tools.store.generation(generation.user_id, generation.id).await {
-            Ok(Some(now)) => now.cancel_requested,
-            _ => false,
-        }
-    }
-
-    /// Nothing was bought: the next attempt under the same lease, after a pause.
-    async fn try_again(&mut self, failure: &Failure, reason: String) -> Next {
-        let now = clock::now();
-        let pause = Duration::from_secs(1 << self.work.attempt.ordinal.min(6)).min(Duration::from_secs(60));
-        let due_at = now.plus(pause.max(Duration::from_millis(failure.retry_after_ms).min(LONGEST_WAIT)));
-        let next = NextAttempt {
-            rejected: self.work.attempt.id,
-            worker: self.settings.name.clone(),
-            steps: self.work.attempt.steps,
-            reason: reason.clone(),
-            attempt_id: AttemptId::new(),
-            due_at,
-            deadline_at: due_at.plus(FALLBACK_DEADLINE),
-            now,
-        };
-        let store = &self.tools.store;
-        match until_told(&self.work, || store.next_attempt(next.clone())).await {
-            Ok(Some(work)) => {
-                tracing::info!(
-                    reason,
-                    ordinal = work.attempt.ordinal,
-                    "nothing was bought; trying again"
-                );
-                Next::Replaced(work.attempt.id, due_at)
-            }
-            Ok(None) => Next::Over,
-            Err(error) => {
-                tracing::warn!(error = %error, "cannot prepare the next attempt");
-                Next::Due(now.plus(LATER))
-            }
-        }
-    }
-
-    /// Not known whether anything was bought: hold everything and wait for a webhook or an operator.
-    async fn park(&mut self, step: Option<&Step>, reason: &str) -> Next {
-        tracing::error!(
-            reason,
-            "the outcome of a paid request is not known; credits stay held until it is resolved"
-        );
-        let nothing = Step::wait(0);
-        let step = step.unwrap_or(&nothing);
-        match self
-            .save(step, AttemptState::Unknown, Pending::Nothing, clock::now(), None)
-            .await
-        {
-            Ok(_) => Next::Parked,
-            Err(next) => next,
-        }
-    }
-
-    pub(super) async fn settle_failed(&mut self, error: PublicError, detail: String, state: AttemptState) -> Next {
-        tracing::info!(code = error.code, detail, "generation failed");
-        self.settle(Verdict::Failed {
-            error,
-            detail,
-            attempt_state: state,
-        })
-        .await
-    }
-
-    pub(super) async fn settle(&mut self, verdict: Verdict) -> Next {
-        settle(&self.tools, &self.settings, &self.work, verdict).await
-    }
-
-    /// The provider's wait within the host's limits and the model's ceiling.
-    fn pace(&self, wanted: Duration) -> Duration {
-        let registry = self.tools.shelf.get();
-        let ceiling = registry
-            .model(&self.work.generation.model_id)
-            .map_or(LONGEST_WAIT, |m| Duration::from_millis(m.poll_ceiling_ms))
-            .clamp(SHORTEST_WAIT, LONGEST_WAIT);
-        wanted.clamp(SHORTEST_WAIT, ceiling)
-    }
-
-    /// Progress is stored when it moved by a hundredth, or says something new.
-    fn worth_showing(&self, progress: &Progress) -> Option<ProgressNote> {
-        let before = self.work.generation.progress_permille;
-        let moved = progress
-            .permille
-            .is_some_and(|p| before.is_none_or(|b| p >= b.saturating_add(10)));
-        let said = progress.message.as_deref();
-        let news = said.is_some_and(|message| self.tools.notes.is_news(self.work.attempt.id, message));
-        (moved || news).then(|| ProgressNote {
-            permille: progress.permille,
-            message: progress.message.clone(),
-            queue_position: progress.queue_position,
-        })
     }
 }
 

@@ -5,11 +5,14 @@
 //! [`Settings::steps_at_once`] of them. The store is the truth: a lease says who may step an attempt, every step is
 //! stored before it is carried out, and a nudge, a slot or a whole queue that is lost costs only time.
 
+mod call;
 mod claims;
 mod collect;
 mod drive;
+mod failed;
 mod happened;
 mod notes;
+mod reroute;
 mod schedule;
 mod settle;
 mod sweep;
@@ -43,7 +46,7 @@ const LATER: Duration = Duration::from_secs(5);
 /// Shortest time between two searches for attempts that nobody holds, however many nudges come for those of others.
 const LEAST_BETWEEN_SWEEPS: Duration = Duration::from_millis(250);
 
-/// How long an attempt rests after its step panicked.
+/// How long an attempt rests after its step panicked, or its provider's code failed.
 const AFTER_A_PANIC: Duration = Duration::from_secs(30);
 
 /// How long an attempt may take when its model is not in the registry any more.
@@ -102,12 +105,14 @@ impl Settings {
 }
 
 /// What became of a driven attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Next {
     /// Look at it again then.
     Due(Micros),
     /// Nothing was bought; this is the next attempt of the generation.
     Replaced(AttemptId, Micros),
+    /// Nothing is at its provider any more; it waits for its turn at another one.
+    Requeued(Job),
     /// It waits for a webhook or an operator.
     Parked,
     /// The generation ended, or somebody else has it.
@@ -274,13 +279,28 @@ impl Worker {
                 let at = if nudged { clock::now() } else { at };
                 return self.schedule.put(attempt_id, running, at);
             }
-            Next::Replaced(next_id, at) => return self.schedule.put(next_id, running, at),
+            Next::Replaced(next_id, at) => {
+                self.tools.notes.forget(attempt_id);
+                return self.schedule.put(next_id, running, at);
+            }
+            Next::Requeued(job) => {
+                self.leave(attempt_id, &running).await;
+                if let Err(error) = self.tools.queue.enqueue(&[job]).await {
+                    tracing::debug!(error = %error, "not enqueued at the next provider; the sweeper will do it");
+                }
+                return;
+            }
             // What is parked is nobody's: a webhook makes it adoptable, a nudge makes us look at once.
             Next::Over | Next::Parked => {}
         }
+        self.leave(attempt_id, &running).await;
+    }
+
+    /// Nothing more to do for an attempt: its slot is free.
+    async fn leave(&mut self, attempt_id: AttemptId, running: &Running) {
         self.schedule.forget(attempt_id);
         self.tools.notes.forget(attempt_id);
-        self.free(&running).await;
+        self.free(running).await;
     }
 
     /// Makes an attempt due now: if we step it, again after the step. False when it is not ours.
@@ -311,7 +331,12 @@ impl Worker {
         }
         self.tools.live.look_at_the_store();
         let finished = tokio::time::timeout(self.settings.drain, async {
-            while self.steps.join_next().await.is_some() {}
+            while let Some(done) = self.steps.join_next().await {
+                if let Ok(Next::Requeued(job)) = done {
+                    // For whoever goes on; if this fails, the sweeper of another process finds it.
+                    let _ = self.tools.queue.enqueue(&[job]).await;
+                }
+            }
         })
         .await
         .is_ok();

@@ -1,9 +1,11 @@
-//! What this process remembers of attempts between two steps. Losing it costs a repeated cancel or a repeated line.
+//! What this process remembers of attempts between two steps. Losing it costs a repeated cancel or a repeated line, and a
+//! restart goes on with the newest code of a provider.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::id::AttemptId;
+use crate::provider::LoadedProvider;
 
 /// Notes on the attempts of this process; an entry goes with its attempt.
 #[derive(Default)]
@@ -13,6 +15,8 @@ pub struct Notes(Mutex<HashMap<AttemptId, Note>>);
 struct Note {
     asked_to_stop: bool,
     message: Option<String>,
+    /// The provider it began with.
+    provider: Option<Arc<LoadedProvider>>,
 }
 
 impl Notes {
@@ -39,6 +43,23 @@ impl Notes {
             note.message = Some(message.to_owned());
         }
         news
+    }
+
+    /// The attempt goes on with this provider, whatever is loaded later.
+    pub(super) fn pin(&self, id: AttemptId, provider: &Arc<LoadedProvider>) {
+        self.lock().entry(id).or_default().provider = Some(Arc::clone(provider));
+    }
+
+    /// The provider it began with.
+    pub(super) fn pinned(&self, id: AttemptId) -> Option<Arc<LoadedProvider>> {
+        self.lock().get(&id)?.provider.clone()
+    }
+
+    /// Its code failed: the newest is as good.
+    pub(super) fn unpin(&self, id: AttemptId) {
+        if let Some(note) = self.lock().get_mut(&id) {
+            note.provider = None;
+        }
     }
 
     /// The attempt is over, or somebody else's.

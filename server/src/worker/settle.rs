@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::reroute::{Parting, Why, reroute};
 use super::told::until_told;
 use super::{LATER, Next, Settings, Tools};
 use crate::clock;
@@ -46,6 +47,16 @@ pub(super) async fn settle(tools: &Tools, settings: &Settings, work: &Work, verd
 pub(super) async fn without_provider(tools: &Tools, settings: &Settings, work: &Work) -> Next {
     let attempt = &work.attempt;
     if attempt.state == AttemptState::Prepared {
+        let parting = Parting {
+            why: Why::Removed,
+            reason: "its provider is not in the registry",
+            state: AttemptState::Rejected,
+            even_open: true,
+            now: clock::now(),
+        };
+        if let Some(next) = reroute(tools, settings, work, parting).await {
+            return next;
+        }
         let error = PublicError {
             code: "provider_removed".into(),
             message: "The provider of this model is not configured any more; nothing was charged".into(),

@@ -64,6 +64,7 @@ pub fn request(user: UserId, price: i64) -> NewGeneration {
         dropped_parameters: Vec::new(),
         provider_model: "painter".into(),
         provider_input: r#"{"prompt":"a nice cat"}"#.into(),
+        fallbacks: Vec::new(),
         price: Credits(price),
         price_basis: PriceBasis {
             base: Credits(price / 4),

@@ -20,6 +20,7 @@ pub mod operations;
 pub mod people;
 pub mod projects;
 pub mod races;
+pub mod reroute;
 pub mod resolve;
 pub mod settle;
 pub mod submit;
@@ -87,6 +88,13 @@ macro_rules! store_suite {
             settle::a_nul_of_a_provider_stops_nothing,
             settle::only_the_holder_of_the_lease_settles,
             settle::what_is_over_stays_over,
+            reroute::a_refused_generation_goes_from_provider_to_provider,
+            reroute::a_job_that_failed_goes_to_the_next_provider,
+            reroute::what_may_have_been_bought_goes_nowhere,
+            reroute::only_the_holder_of_the_lease_reroutes_and_once,
+            reroute::a_cancel_ends_what_waits_for_the_next_provider,
+            reroute::what_should_stop_goes_to_no_other_provider,
+            reroute::reroute_cancel_and_settle_have_one_winner,
             resolve::queued_and_prepared_work_is_cancelled_at_once,
             resolve::what_was_sent_is_only_asked_to_stop,
             resolve::a_cancel_is_idempotent_and_private,

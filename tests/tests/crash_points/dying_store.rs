@@ -8,7 +8,14 @@ use velro::store::Result;
 use velro::store::wrapped::Manner;
 
 /// The calls of the worker that pass the points; the others go straight through.
-const POINTS: &[&str] = &["begin_attempt", "work", "save_step", "next_attempt", "settle"];
+const POINTS: &[&str] = &[
+    "begin_attempt",
+    "work",
+    "save_step",
+    "next_attempt",
+    "reroute",
+    "settle",
+];
 
 /// Where in a call the process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The worker dies before and after every single call of the store, one run each, and is started again.
 //!
 //! After every run: the generation has ended or is `unknown` with its credits held; the FAL simulator saw at most one
-//! purchase; a charge means files; the books are in order. And `unknown` is the outcome of exactly those runs in which
-//! the process died between storing the paid request and storing its answer.
+//! purchase that was not free; a charge means files; the books are in order. And `unknown` is the outcome of exactly those
+//! runs in which the process died between storing the paid request and storing its answer.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use tempfile::TempDir;
-use tests::fal_sim::{FalSim, Options, Settings as SimSettings};
+use tests::fal_sim::{Action, FalSim, Options, Point, Rule, Settings as SimSettings};
 use tests::process;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -40,10 +40,53 @@ struct World {
     store: Arc<dyn Store>,
     sim: FalSim,
     user: UserId,
+    registry: Registry,
+}
+
+/// What is asked, and what goes wrong at FAL.
+#[derive(Clone)]
+struct Scenario {
+    prompt: &'static str,
+    rule: Option<Rule>,
+    /// The model has a second provider.
+    fallback: bool,
+}
+
+impl Scenario {
+    fn plain(prompt: &'static str) -> Scenario {
+        Scenario {
+            prompt,
+            rule: None,
+            fallback: false,
+        }
+    }
+
+    /// The shipped registry; with a fallback, the model goes on to a second account at the same FAL.
+    fn registry(&self, config: &Config) -> Registry {
+        let path = &config.providers_path;
+        let mut text = std::fs::read_to_string(path).unwrap();
+        if self.fallback {
+            let mut file: toml::Table = text.parse().unwrap();
+            let second: toml::Table = "kind = \"fal\"".parse().unwrap();
+            file["providers"]
+                .as_table_mut()
+                .unwrap()
+                .insert("second".into(), second.into());
+            let models = file["models"].as_array_mut().unwrap().iter_mut();
+            let mut models = models.filter_map(toml::Value::as_table_mut);
+            let model = models.find(|m| m["id"].as_str() == Some(MODEL)).unwrap();
+            let way: toml::Table = format!("provider = \"second\"\nprovider_model = \"{MODEL}\"")
+                .parse()
+                .unwrap();
+            model.insert("fallbacks".into(), vec![way].into());
+            text = toml::to_string(&file).unwrap();
+        }
+        Registry::from_toml(&text, path, clock::now()).unwrap()
+    }
 }
 
 impl World {
-    async fn new() -> World {
+    async fn new(scenario: &Scenario) -> World {
         let folder = tempfile::tempdir().unwrap();
         let settings = SimSettings {
             queue_ms: 0,
@@ -64,8 +107,12 @@ impl World {
         ];
         let config = process::config(folder.path(), &env).unwrap();
         let (store, user) = process::store_with_user(folder.path(), START_CREDITS).await.unwrap();
+        if let Some(rule) = scenario.rule.clone() {
+            sim.add_rule(rule);
+        }
         World {
             _folder: folder,
+            registry: scenario.registry(&config),
             config,
             store,
             sim,
@@ -75,7 +122,7 @@ impl World {
 
     /// A process over a store: its own queue, hub and worker.
     fn process(&self, store: Arc<dyn Store>) -> (Intake, Worker) {
-        let registry = Registry::from_file(&self.config.providers_path, clock::now()).unwrap();
+        let registry = self.registry.clone();
         let providers = ProviderShelf::load(&self.config, &registry).unwrap();
         let (intake, tools) = process::tools(&self.config, store, registry, providers).unwrap();
         let settings = Settings {
@@ -103,7 +150,9 @@ impl World {
     }
 
     async fn check(&self, what: &str, generation: &Generation, state: AttemptState) {
-        let bought = self.sim.requests().len();
+        assert_eq!(self.sim.bought_twice(), [], "{what}");
+        // What FAL failed was free.
+        let bought = self.sim.requests().iter().filter(|r| r.error_type.is_none()).count();
         assert!(bought <= 1, "{what}: bought {bought} times");
         let balance = self.store.balance(self.user).await.unwrap().unwrap();
         match generation.status {
@@ -130,8 +179,9 @@ impl World {
 }
 
 /// One generation whose process dies at a call; `None` when it ended before that call came.
-async fn run(die_at: u32, when: When, prompt: &str) -> Option<(Status, AttemptState)> {
-    let world = World::new().await;
+async fn run(die_at: u32, when: When, scenario: &Scenario) -> Option<(Status, AttemptState, String)> {
+    let world = World::new(scenario).await;
+    let prompt = scenario.prompt;
     let dying = Arc::new(Dying {
         die_at,
         when,
@@ -182,18 +232,22 @@ async fn run(die_at: u32, when: When, prompt: &str) -> Option<(Status, AttemptSt
         .await;
     stop.cancel();
     second.await.unwrap();
-    Some((generation.status, state))
+    Some((generation.status, state, generation.provider))
 }
 
+/// A death: where, and what became of the generation.
+#[derive(Debug)]
+struct Death(u32, When, Status, AttemptState, String);
+
 /// Every call, both ways, until a run ends before its call comes.
-async fn all_points(prompt: &str) -> Vec<(u32, When, Status, AttemptState)> {
+async fn all_points(scenario: &Scenario) -> Vec<Death> {
     let mut seen = Vec::new();
     for die_at in 1.. {
         let mut died = false;
         for when in [When::Before, When::After] {
-            if let Some((status, state)) = run(die_at, when, prompt).await {
+            if let Some((status, state, provider)) = run(die_at, when, scenario).await {
                 died = true;
-                seen.push((die_at, when, status, state));
+                seen.push(Death(die_at, when, status, state, provider));
             }
         }
         if !died {
@@ -205,7 +259,7 @@ async fn all_points(prompt: &str) -> Vec<(u32, When, Status, AttemptState)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivered_job_survives_a_crash_at_every_call() {
-    let seen = all_points("a quiet harbour").await;
+    let seen = all_points(&Scenario::plain("a quiet harbour")).await;
     assert!(seen.len() >= 10, "a generation takes more than {} points", seen.len());
     let unknown: Vec<_> = seen.iter().filter(|s| s.3 == AttemptState::Unknown).collect();
     // Storing `sending` is the second call: a death right after it may have bought, and so may one before the answer
@@ -222,7 +276,7 @@ async fn a_delivered_job_survives_a_crash_at_every_call() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_submit_survives_a_crash_at_every_call() {
-    let seen = all_points("a quiet harbour [sim:submit=429*1]").await;
+    let seen = all_points(&Scenario::plain("a quiet harbour [sim:submit=429*1]")).await;
     assert!(
         seen.iter()
             .all(|s| s.2 == Status::Completed || s.3 == AttemptState::Unknown),
@@ -232,10 +286,43 @@ async fn a_refused_submit_survives_a_crash_at_every_call() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_job_survives_a_crash_at_every_call() {
-    let seen = all_points("a quiet harbour [sim:policy]").await;
+    let seen = all_points(&Scenario::plain("a quiet harbour [sim:policy]")).await;
     assert!(
         seen.iter()
             .all(|s| s.2 == Status::Failed || s.3 == AttemptState::Unknown),
         "{seen:?}"
     );
+}
+
+/// Dead at every call, with a second provider behind the first, which says no. The paid request leaves twice at most.
+async fn goes_on_at_the_second(scenario: Scenario) {
+    let seen = all_points(&scenario).await;
+    let unknown = seen.iter().filter(|s| s.3 == AttemptState::Unknown).count();
+    let delivered = |s: &&Death| s.2 == Status::Completed && s.4 == "second";
+    let completed = seen.iter().filter(delivered).count();
+    assert_eq!(completed + unknown, seen.len(), "{seen:?}");
+    // After the two submits were stored, and before their answers were.
+    assert_eq!(unknown, 4, "{seen:?}");
+    assert!(seen.len() >= 16, "{} points", seen.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_refused_goes_on_at_the_second_provider_whatever_dies() {
+    goes_on_at_the_second(Scenario {
+        prompt: "a quiet harbour [sim:submit=402*1]",
+        rule: None,
+        fallback: true,
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_failed_goes_on_at_the_second_provider_whatever_dies() {
+    let action: Action = "error:runner_scheduling_failure".parse().unwrap();
+    goes_on_at_the_second(Scenario {
+        prompt: "a quiet harbour",
+        rule: Some(Rule::new(Point::Job, action).times(1)),
+        fallback: true,
+    })
+    .await;
 }

@@ -9,6 +9,7 @@ mod bad_input;
 mod cancel;
 mod credits;
 mod declared;
+mod failover;
 mod fal;
 mod fal_trouble;
 mod first_run;

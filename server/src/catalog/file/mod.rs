@@ -4,6 +4,9 @@
 //! [`read`] is the only function of the catalog that touches the file system.
 
 mod declared;
+mod fallback;
+#[cfg(test)]
+mod fallback_tests;
 mod model;
 mod param;
 mod provider;
@@ -144,21 +147,24 @@ fn read_file(file: &mut Section<'_, '_>) -> Contents {
                 section.fault(id.line, what, "give every model its own id");
             }
         }
-        if let Some(provider) = section.text("provider")
-            && !provider_names.contains(&provider.value)
-        {
-            let what = format!("there is no provider `{}`", provider.value);
-            let remedy = match document::nearest(provider.value, provider_names.iter().copied()) {
-                Some(name) => format!("did you mean `{name}`?"),
-                None => format!(
-                    "write {} or add [providers.{}]",
-                    one_of(&provider_names),
-                    provider.value
-                ),
-            };
-            section.fault(provider.line, what, remedy);
-        }
-        models.extend(model::read(section).map(Arc::new));
+        check_provider(&mut section, &provider_names);
+        models.extend(model::read(section, &provider_names).map(Arc::new));
     }
     (providers, models)
+}
+
+/// The provider that a model or a fallback names must be one of the file's.
+fn check_provider(section: &mut Section<'_, '_>, known: &[&str]) {
+    let Some(provider) = section.text("provider") else {
+        return;
+    };
+    if known.contains(&provider.value) {
+        return;
+    }
+    let what = format!("there is no provider `{}`", provider.value);
+    let remedy = match document::nearest(provider.value, known.iter().copied()) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => format!("write {} or add [providers.{}]", one_of(known), provider.value),
+    };
+    section.fault(provider.line, what, remedy);
 }

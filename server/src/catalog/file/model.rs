@@ -2,7 +2,7 @@
 
 use serde_json::Map;
 
-use super::{param, rules};
+use super::{fallback, param, rules};
 use crate::catalog::{Feature, Model, ModelStatus, Param, names};
 use crate::document::{Section, Spot};
 use crate::generation::MediaType;
@@ -24,14 +24,14 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 const MAX_CREDITS: i64 = 1_000_000_000;
 
 /// What a model does with a reference image.
-struct Reference {
-    feature: Feature,
-    required: bool,
-    provider_model: Option<String>,
+pub(super) struct Reference {
+    pub(super) feature: Feature,
+    pub(super) required: bool,
+    pub(super) provider_model: Option<String>,
 }
 
 /// Reads a model; `None` when something in it is wrong (which has been noted).
-pub(super) fn read(mut s: Section<'_, '_>) -> Option<Model> {
+pub(super) fn read(mut s: Section<'_, '_>, providers: &[&str]) -> Option<Model> {
     let id = s.required_text("id", "\"vendor/model\"");
     if let Some(spot) = &id {
         check_id(&s, spot);
@@ -109,6 +109,13 @@ pub(super) fn read(mut s: Section<'_, '_>) -> Option<Model> {
         example: example.as_ref(),
     };
     rules::check(&s, &facts);
+    let main = fallback::Main {
+        provider: provider.as_ref().map(|spot| spot.value),
+        provider_model: provider_model.as_ref().or(id.as_ref()).map(|spot| spot.value),
+        reference: reference.as_ref(),
+        facts: &facts,
+    };
+    let fallbacks = fallback::read_all(&mut s, providers, &main);
     s.finish();
 
     let (id, reference) = (id?.value, reference?);
@@ -137,6 +144,7 @@ pub(super) fn read(mut s: Section<'_, '_>) -> Option<Model> {
         params,
         fixed,
         prompt_input: prompt_input.to_owned(),
+        fallbacks,
     })
 }
 
@@ -172,7 +180,7 @@ fn check_id(s: &Section<'_, '_>, id: &Spot<&str>) {
     }
 }
 
-fn check_provider_model(s: &Section<'_, '_>, name: &Spot<&str>) {
+pub(super) fn check_provider_model(s: &Section<'_, '_>, name: &Spot<&str>) {
     let bad_char = |c: char| !c.is_ascii_graphic() || "?#%\\\"<>".contains(c);
     let bad_segment = |seg: &str| seg.is_empty() || seg.chars().all(|c| c == '.');
     if name.value.chars().any(bad_char) || name.value.split('/').any(bad_segment) {
@@ -219,14 +227,14 @@ fn open<'a, 't>(s: &mut Section<'a, 't>, key: &'static str) -> Option<Section<'a
     s.section(key, label)
 }
 
-fn read_negative(s: &mut Section<'_, '_>) -> Option<Feature> {
+pub(super) fn read_negative(s: &mut Section<'_, '_>) -> Option<Feature> {
     let mut section = open(s, "negative_prompt")?;
     let feature = read_feature(&mut section);
     section.finish();
     feature
 }
 
-fn read_reference(s: &mut Section<'_, '_>) -> Option<Reference> {
+pub(super) fn read_reference(s: &mut Section<'_, '_>) -> Option<Reference> {
     let mut section = open(s, "reference_image")?;
     let required = section.boolean("required");
     let provider_model = section.text("provider_model");

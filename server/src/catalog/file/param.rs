@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::catalog::{InputRule, Param, ParamType};
-use crate::document::Section;
+use crate::document::{DeValue, Section, Spot};
 
 const TYPES: [(&str, ParamType); 4] = [
     ("string", ParamType::String),
@@ -77,7 +77,7 @@ pub(super) fn read(name: &str, mut section: Section<'_, '_>) -> Option<Param> {
             }
         }
         check_shape(&param, &section);
-        check_input(&param, &section);
+        check_input(&param, &section, section.line_of("input"));
     }
     section.finish();
     param_type.map(|_| param)
@@ -156,22 +156,47 @@ fn read_input(param: &str, section: &mut Section<'_, '_>) -> Option<InputRule> {
     let Some(raw) = section.raw("input") else {
         return Some(InputRule::Same(param.to_owned()));
     };
-    if let Some(name) = raw.value.as_str() {
+    let label = format!("{}.input", section.label);
+    read_written(section, "input", label, &raw)
+}
+
+/// A rule as it is written under `key`.
+fn read_written<'a, 't>(
+    section: &Section<'a, 't>,
+    key: &str,
+    label: String,
+    written: &Spot<&'a DeValue<'t>>,
+) -> Option<InputRule> {
+    if let Some(name) = written.value.as_str() {
         return Some(InputRule::Same(name.to_owned()));
     }
-    let label = format!("{}.input", section.label);
-    if !raw.value.is_table() {
+    let Some(mut rule) = section.below(label, written) else {
         section.fault(
-            raw.line,
-            "`input` must be a name or a table",
+            written.line,
+            format_args!("`{key}` must be a name or a table"),
             "write the provider's name of it, or { not_sent = \"why\" }",
         );
         return None;
-    }
-    let mut rule = section.section("input", label)?;
+    };
     let read = read_rule(&mut rule);
     rule.finish();
     read
+}
+
+/// `[models.fallbacks.inputs]`: how the parameter reaches another provider.
+pub(super) fn read_other_input<'a, 't>(
+    param: &Param,
+    section: &Section<'a, 't>,
+    written: &Spot<&'a DeValue<'t>>,
+) -> Option<InputRule> {
+    let label = format!("{}.inputs.{}", section.label, param.name);
+    let input = read_written(section, &format!("inputs.{}", param.name), label, written)?;
+    let there = Param {
+        input: input.clone(),
+        ..param.clone()
+    };
+    check_input(&there, section, written.line);
+    Some(input)
 }
 
 fn read_rule(rule: &mut Section<'_, '_>) -> Option<InputRule> {
@@ -268,14 +293,13 @@ fn read_nearest(
 }
 
 /// The rule fits the parameter: tables cover exactly what is allowed, arithmetic is for numbers.
-fn check_input(param: &Param, section: &Section<'_, '_>) {
-    let line = section.line_of("input");
+fn check_input(param: &Param, section: &Section<'_, '_>, line: usize) {
     let numeric = matches!(param.param_type, ParamType::Integer | ParamType::Number);
     match &param.input {
         InputRule::Nearest { .. } | InputRule::Linear { .. } if !numeric => {
             section.fault(line, "`nearest`, `times` and `plus` are for numbers", "use a `table`");
         }
-        InputRule::Table(_, table) => check_table(param, table, section),
+        InputRule::Table(_, table) => check_table(param, table, section, line),
         InputRule::Linear { .. } => {
             // The result lies between those of the ends, so that these two decide for all values.
             let ends = [param.min, param.max].map(|end| end.and_then(|end| param.input.apply(&Value::from(end))));
@@ -288,8 +312,7 @@ fn check_input(param: &Param, section: &Section<'_, '_>) {
     }
 }
 
-fn check_table(param: &Param, table: &Map<String, Value>, section: &Section<'_, '_>) {
-    let line = section.line_of("input");
+fn check_table(param: &Param, table: &Map<String, Value>, section: &Section<'_, '_>, line: usize) {
     let keys: Vec<String> = match param.param_type {
         ParamType::Boolean => vec!["true".into(), "false".into()],
         _ => param.allowed.iter().map(crate::catalog::key_text).collect(),

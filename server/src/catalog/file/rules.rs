@@ -8,6 +8,7 @@ use crate::catalog::{Feature, Param, ParamType};
 use crate::document::{Section, Spot, nearest, one_of};
 
 /// What has been read of a model so far; parts that were wrong are missing.
+#[derive(Clone, Copy)]
 pub(super) struct Facts<'f> {
     pub(super) params: &'f [Param],
     /// False when a parameter could not be read, so that "unknown parameter" would be a consequence, not a cause.
@@ -25,7 +26,7 @@ pub(super) struct Facts<'f> {
 /// Notes every broken rule.
 pub(super) fn check(s: &Section<'_, '_>, facts: &Facts<'_>) {
     check_price(s, facts);
-    check_names(s, facts);
+    check_names(s, facts, facts.params);
     check_example(s, facts);
 }
 
@@ -103,7 +104,8 @@ fn countable<'f>(s: &Section<'_, '_>, facts: &Facts<'f>, key: &str, name: &str, 
     Some(param)
 }
 
-fn check_names(s: &Section<'_, '_>, facts: &Facts<'_>) {
+/// No two things go to the provider under one name; `params` have the rules by which they do.
+pub(super) fn check_names(s: &Section<'_, '_>, facts: &Facts<'_>, params: &[Param]) {
     let mut owners: HashMap<&str, String> = HashMap::new();
     let mut claim = |name, owner: String| {
         if let Some(first) = owners.get(name) {
@@ -122,7 +124,7 @@ fn check_names(s: &Section<'_, '_>, facts: &Facts<'_>) {
             claim(name, owner.into());
         }
     }
-    for param in facts.params {
+    for param in params {
         if let Some(name) = param.input.input_name() {
             claim(name, format!("parameter `{}`", param.name));
         }

@@ -14,6 +14,7 @@ mod generations;
 mod models;
 mod outputs;
 mod person;
+mod provider_state;
 mod stream;
 mod submissions;
 mod watching;

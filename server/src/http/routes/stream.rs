@@ -304,6 +304,11 @@ impl Watcher {
         data.entry("status").or_insert_with(|| status_of(kind).as_str().into());
         self.queued = kind == EventKind::Queued;
         if self.queued {
+            // Ours, not the client's: it waits for another provider now.
+            if let Some(provider) = data.remove("provider").as_ref().and_then(Value::as_str) {
+                self.provider = provider.into();
+                self.presence.is_in(Arc::clone(&self.provider));
+            }
             let position = self.services.queue.position(&self.provider, self.id).await;
             self.position = position.ok().flatten();
             data.insert("position".to_owned(), json!(self.position));

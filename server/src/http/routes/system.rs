@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::person::gone;
+use super::provider_state::{self, ProviderState};
 use crate::clock;
 use crate::config::Environment;
 use crate::http::hoops::authenticated;
@@ -131,6 +132,8 @@ struct Health {
     timestamp: f64,
     /// `current`, or `edit_refused` while the newest edit of the registry is not valid and the one before is in use.
     registry: &'static str,
+    /// `ok`, or `degraded` while a provider is not asked because it did not work; operators see which in the system metrics.
+    providers: &'static str,
 }
 
 /// The word for the state of the registry.
@@ -146,10 +149,12 @@ fn registry_state(services: &Services) -> &'static str {
 /// Answers while the process runs; looks at nothing else. See `/health/ready`.
 #[endpoint(tags("system"), status_codes(200, 500))]
 async fn health(depot: &mut Depot) -> Result<Json<Health>> {
+    let services = services(depot)?;
     Ok(Json(Health {
         status: "healthy",
         timestamp: unix_seconds(),
-        registry: registry_state(services(depot)?),
+        registry: registry_state(services),
+        providers: provider_state::word(services),
     }))
 }
 
@@ -388,6 +393,7 @@ async fn metrics(depot: &mut Depot, res: &mut Response) -> Result<()> {
     if let Some(link) = &services.link {
         services.metrics.redis(link);
     }
+    provider_state::refresh(services);
     let text = services.metrics.render().map_err(Problem::internal)?;
     res.headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_CONTENT_TYPE));
@@ -424,6 +430,8 @@ struct SystemMetrics {
     semaphore_available: u64,
     /// Waiting and running jobs by provider.
     queues: BTreeMap<String, QueueDepth>,
+    /// How the providers are doing, as this process sees them.
+    providers: BTreeMap<String, ProviderState>,
     /// Attempts whose outcome nobody knows.
     unknown_attempts: u64,
     /// Credits set aside for generations that run.
@@ -476,6 +484,7 @@ async fn system_metrics(depot: &mut Depot) -> Result<Json<SystemMetrics>> {
             .into_iter()
             .map(|(name, Depth { waiting, running })| (name, QueueDepth { waiting, running }))
             .collect(),
+        providers: provider_state::all(services),
         unknown_attempts: counts.unknown_attempts,
         held_credits: counts.held.0,
         oldest_queued_at: counts.oldest_queued_at.map(|t| t.rfc3339()),

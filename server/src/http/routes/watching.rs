@@ -50,8 +50,8 @@ struct Watched {
 /// A watched generation.
 struct Spot {
     owner: UserId,
-    /// Its lane.
-    provider: Arc<str>,
+    /// Its lane, which changes when it goes to another provider.
+    lane: Mutex<Arc<str>>,
     /// The newest event any watcher has seen.
     seen: AtomicI64,
     /// Whether that event said that it waits.
@@ -74,7 +74,7 @@ impl Tower {
         let spot = Arc::clone(watched.by_id.entry(id).or_insert_with(|| {
             Arc::new(Spot {
                 owner,
-                provider,
+                lane: Mutex::new(provider),
                 seen: AtomicI64::new(0),
                 queued: AtomicBool::new(false),
                 position: watch::Sender::new(None),
@@ -99,6 +99,11 @@ impl Presence {
         if self.spot.seen.fetch_max(seq, Ordering::Relaxed) <= seq {
             self.spot.queued.store(kind == EventKind::Queued, Ordering::Relaxed);
         }
+    }
+
+    /// It waits in this lane from now on.
+    pub fn is_in(&self, provider: Arc<str>) {
+        *self.spot.lane.lock().unwrap_or_else(PoisonError::into_inner) = provider;
     }
 
     /// Waits until the ticker has found another position.
@@ -167,8 +172,9 @@ impl Drop for Ticking {
 }
 
 async fn look(ports: &Ports, reread: bool, id: GenerationId, spot: Arc<Spot>) {
+    let lane = Arc::clone(&spot.lane.lock().unwrap_or_else(PoisonError::into_inner));
     if spot.queued.load(Ordering::Relaxed)
-        && let Ok(Some(position)) = ports.queue.position(&spot.provider, id).await
+        && let Ok(Some(position)) = ports.queue.position(&lane, id).await
     {
         spot.position.send_if_modified(|known| {
             let changed = *known != Some(position);

@@ -277,6 +277,21 @@ impl Row {
         })
     }
 
+    /// A JSON column that may be null.
+    pub(super) fn optional_json<T: DeserializeOwned>(&self, column: &str) -> Result<Option<T>> {
+        let unexpected = || format!("column {column} holds unexpected JSON");
+        Ok(match self {
+            Row::Sqlite(row) => match row.try_get::<Option<&str>, _>(column)? {
+                None => None,
+                Some(text) => Some(serde_json::from_str(text).with_context(unexpected)?),
+            },
+            Row::Postgres(row) => {
+                let value = row.try_get::<Option<Json<T>>, _>(column).with_context(unexpected)?;
+                value.map(|json| json.0)
+            }
+        })
+    }
+
     /// A time column.
     pub(super) fn micros(&self, column: &str) -> Result<Micros> {
         let time = self.optional_micros(column)?;

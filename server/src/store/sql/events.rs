@@ -47,6 +47,11 @@ pub(super) fn queued() -> Value {
     json!({"status": "queued"})
 }
 
+/// `data` of a `queued` event of a generation that changes its lane; watchers look for its position there.
+pub(super) fn queued_again(provider: &str) -> Value {
+    json!({"status": "queued", "provider": provider})
+}
+
 /// `data` of a `processing` event.
 pub(super) fn processing(note: &ProgressNote) -> Value {
     let mut data = json!({"status": "processing"});

@@ -21,6 +21,7 @@ mod leases;
 mod people;
 mod postgres;
 mod projects;
+mod reroute;
 mod resolve;
 mod rows;
 mod schema;
@@ -48,8 +49,9 @@ use self::session::Source;
 use super::{
     Adopted, BeginAttempt, Cancelled, Created, CreditStats, Deleted, Delivered, GenerationFilter, GenerationStats,
     Grant, Granted, LedgerReport, NewGeneration, NewProject, NewSession, NewUser, NextAttempt, Page, ProfileChange,
-    Project, ProjectChange, ProjectFilter, QueuedGeneration, Resolve, Resolved, Result, Role, Rotated, Rotation,
-    SaveStep, Saved, Settle, Settled, StatementFilter, StatementLine, Store, Submitted, SystemCounts, User, Work,
+    Project, ProjectChange, ProjectFilter, QueuedGeneration, Reroute, Rerouted, Resolve, Resolved, Result, Role,
+    Rotated, Rotation, SaveStep, Saved, Settle, Settled, StatementFilter, StatementLine, Store, Submitted,
+    SystemCounts, User, Work,
 };
 use crate::clock::{self, Micros};
 use crate::generation::{Attempt, AttemptState, Event, Generation};
@@ -384,6 +386,10 @@ impl Store for SqlStore {
 
     async fn next_attempt(&self, next: NextAttempt) -> Result<Option<Work>> {
         self.lanes.run(next).await
+    }
+
+    async fn reroute(&self, reroute: Reroute) -> Result<Rerouted> {
+        self.lanes.run(reroute).await
     }
 
     async fn settle(&self, settle: Settle) -> Result<Settled> {

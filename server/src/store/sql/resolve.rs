@@ -81,7 +81,7 @@ impl Cancel {
 }
 
 /// Ends one generation.
-async fn end_one(conn: &mut Conn<'_>, ending: Ending) -> Result<Ended> {
+pub(super) async fn end_one(conn: &mut Conn<'_>, ending: Ending) -> Result<Ended> {
     let ended = settle::end(conn, vec![ending]).await?.pop();
     Ok(ended.ok_or_else(|| anyhow::anyhow!("an end was not written"))?)
 }

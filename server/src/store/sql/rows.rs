@@ -4,13 +4,18 @@ use serde::Serialize;
 
 use super::conn::Row;
 use super::error::Result;
-use crate::generation::{Attempt, AttemptState, Event, EventKind, Generation, MediaType, PublicError, Status};
+use crate::generation::{Attempt, AttemptState, Event, EventKind, Generation, MediaType, PublicError, Route, Status};
 use crate::ledger::{Credits, LineType};
 use crate::store::{Project, Role, StatementLine, User, Visibility};
 
 /// JSON text for a parameter or a column, without NUL: see [`without_nul`].
 pub(super) fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
     Ok(json_without_nul(serde_json::to_string(value)?))
+}
+
+/// The column `fallbacks`: null when there are none.
+pub(super) fn fallbacks_to_json(routes: &[Route]) -> Result<Option<String>> {
+    (!routes.is_empty()).then(|| to_json(routes)).transpose()
 }
 
 /// PostgreSQL's text cannot hold a NUL. Clients are told so; what a provider says must not stop a settlement.
@@ -59,7 +64,7 @@ macro_rules! columns {
     (generations $prefix:literal) => {
         $crate::store::sql::rows::prefixed!($prefix: "id", "user_id", "project_id", "model_id", "provider", "media_type",
             "prompt", "negative_prompt", "reference_image_url", "parameters", "dropped_parameters", "provider_model",
-            "provider_input", "price", "price_basis", "status", "cancel_requested", "error_code", "error_message",
+            "provider_input", "fallbacks", "price", "price_basis", "status", "cancel_requested", "error_code", "error_message",
             "captured", "outputs", "progress_permille", "is_favorite", "created_at", "updated_at", "started_at",
             "completed_at")
     };
@@ -147,6 +152,7 @@ pub(super) fn generation(row: &Row) -> Result<Generation> {
         dropped_parameters: row.json("dropped_parameters")?,
         provider_model: row.get("provider_model")?,
         provider_input: row.get("provider_input")?,
+        fallbacks: row.optional_json("fallbacks")?.unwrap_or_default(),
         price: row.credits("price")?,
         price_basis: row.json("price_basis")?,
         status: row.parsed("status", Status::parse)?,

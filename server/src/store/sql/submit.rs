@@ -13,7 +13,7 @@ use super::conn::{Conn, Dialect, Sql, args, sql};
 use super::error::Result;
 use super::events::{self, NewEvent};
 use super::generations;
-use super::rows::to_json;
+use super::rows::{fallbacks_to_json, to_json};
 use super::writer::BulkWrite;
 use crate::clock::Micros;
 use crate::generation::{EventKind, Generation, Status};
@@ -69,6 +69,7 @@ struct GenerationRow<'a> {
     dropped_parameters: String,
     provider_model: &'a str,
     provider_input: &'a str,
+    fallbacks: Option<String>,
     price: Credits,
     price_basis: String,
     at: Micros,
@@ -285,21 +286,21 @@ fn decide_one(
 
 const INSERT_GENERATIONS: Sql = sql!(
     sqlite: "INSERT INTO generations (id, user_id, project_id, model_id, provider, media_type, prompt, negative_prompt, \
-        reference_image_url, parameters, dropped_parameters, provider_model, provider_input, price, price_basis, \
-        status, created_at, updated_at) \
+        reference_image_url, parameters, dropped_parameters, provider_model, provider_input, fallbacks, price, \
+        price_basis, status, created_at, updated_at) \
         SELECT value->>'id', value->>'user_id', value->>'project_id', value->>'model_id', value->>'provider', \
         value->>'media_type', value->>'prompt', value->>'negative_prompt', value->>'reference_image_url', \
         value->>'parameters', value->>'dropped_parameters', value->>'provider_model', value->>'provider_input', \
-        value->>'price', value->>'price_basis', 'queued', value->>'at', value->>'at' FROM json_each($1)",
+        value->>'fallbacks', value->>'price', value->>'price_basis', 'queued', value->>'at', value->>'at' FROM json_each($1)",
     postgres: "INSERT INTO generations (id, user_id, project_id, model_id, provider, media_type, prompt, negative_prompt, \
-        reference_image_url, parameters, dropped_parameters, provider_model, provider_input, price, price_basis, \
-        status, created_at, updated_at) \
+        reference_image_url, parameters, dropped_parameters, provider_model, provider_input, fallbacks, price, \
+        price_basis, status, created_at, updated_at) \
         SELECT id, user_id, project_id, model_id, provider, media_type, prompt, negative_prompt, reference_image_url, \
-        parameters::jsonb, dropped_parameters::jsonb, provider_model, provider_input, price, price_basis::jsonb, \
-        'queued', velro_time(at), velro_time(at) FROM json_to_recordset($1::json) AS j (id uuid, user_id uuid, \
+        parameters::jsonb, dropped_parameters::jsonb, provider_model, provider_input, fallbacks::jsonb, price, \
+        price_basis::jsonb, 'queued', velro_time(at), velro_time(at) FROM json_to_recordset($1::json) AS j (id uuid, user_id uuid, \
         project_id uuid, model_id text, provider text, media_type text, prompt text, negative_prompt text, \
         reference_image_url text, parameters text, dropped_parameters text, provider_model text, provider_input text, \
-        price bigint, price_basis text, at bigint)",
+        fallbacks text, price bigint, price_basis text, at bigint)",
 );
 
 const INSERT_KEYS: Sql = sql!(
@@ -330,6 +331,7 @@ fn bulks_of(new: &[&NewGeneration]) -> Result<Vec<Bulk>> {
                 dropped_parameters: to_json(&r.dropped_parameters)?,
                 provider_model: &r.provider_model,
                 provider_input: &r.provider_input,
+                fallbacks: fallbacks_to_json(&r.fallbacks)?,
                 price: r.price,
                 price_basis: to_json(&r.price_basis)?,
                 at: r.now,
@@ -369,6 +371,7 @@ fn as_stored(r: &NewGeneration) -> Generation {
         dropped_parameters: r.dropped_parameters.clone(),
         provider_model: r.provider_model.clone(),
         provider_input: r.provider_input.clone(),
+        fallbacks: r.fallbacks.clone(),
         price: r.price,
         price_basis: r.price_basis.clone(),
         status: Status::Queued,

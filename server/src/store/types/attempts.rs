@@ -114,6 +114,47 @@ pub struct NextAttempt {
     pub now: Micros,
 }
 
+/// To end an attempt whose provider did not do it and put the generation back into the queue, for another provider.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Reroute {
+    pub generation_id: GenerationId,
+    pub attempt_id: AttemptId,
+    pub worker: String,
+    pub steps: u32,
+    /// `Rejected` when nothing was bought, `Finished` when an accepted job failed by the provider's own verdict. Anything
+    /// that does not fit the stored state changes nothing: what is `unknown` goes nowhere.
+    pub attempt_state: AttemptState,
+    /// Why, for the operator.
+    pub reason: String,
+    /// Which of the generation's fallbacks it goes to; those before it stay, for later.
+    pub fallback: usize,
+    pub now: Micros,
+}
+
+/// What became of it.
+#[derive(Debug, Clone)]
+pub enum Rerouted {
+    /// It waits for its next provider, with the same hold.
+    Queued {
+        /// As stored.
+        generation: Box<Generation>,
+        /// The `queued` event.
+        events: Vec<Event>,
+    },
+    /// Its owner had asked to stop it, so it ended instead.
+    Cancelled {
+        /// As stored.
+        generation: Box<Generation>,
+        /// Where the hold went.
+        settlement: Settlement,
+        /// To publish.
+        events: Vec<Event>,
+    },
+    /// It is over or somebody else has it, or it is not known what was bought; nothing was changed.
+    Lost,
+}
+
 /// How a generation ends.
 #[derive(Debug, Clone)]
 pub enum Verdict {

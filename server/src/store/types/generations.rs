@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 use crate::clock::Micros;
-use crate::generation::{Event, Generation, MediaType, PriceBasis, Status, StoredOutput};
+use crate::generation::{Event, Generation, MediaType, PriceBasis, Route, Status, StoredOutput};
 use crate::id::{AttemptId, GenerationId, ProjectId, UserId};
 use crate::ledger::Credits;
 
@@ -43,6 +43,7 @@ pub struct NewGeneration {
     pub dropped_parameters: Vec<String>,
     pub provider_model: String,
     pub provider_input: String,
+    pub fallbacks: Vec<Route>,
     pub price: Credits,
     pub price_basis: PriceBasis,
     pub idempotency: Option<IdempotencyKey>,

@@ -127,6 +127,7 @@ pub(super) const TABLES: &[Table] = &[
             ("dropped_parameters", Json),
             ("provider_model", Text),
             ("provider_input", Text),
+            ("fallbacks", Json),
             ("price", Number),
             ("price_basis", Json),
             ("status", Text),

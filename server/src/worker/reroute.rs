@@ -1,0 +1,156 @@
+//! To another provider: in one transaction of the store the attempt ends and the generation waits again.
+//!
+//! Only what was refused, never sent, or failed by the provider's own verdict goes; the store holds that against what is
+//! stored, so that nothing of unknown outcome is ever bought a second time.
+
+use super::drive::{Drive, public};
+use super::told::until_told;
+use super::{LATER, Next, Settings, Tools};
+use crate::clock::{self, Micros};
+use crate::failpoint;
+use crate::generation::AttemptState;
+use crate::provider::{Admission, routes};
+use crate::queue::Job;
+use crate::store::{Reroute, Rerouted, Work};
+
+/// Why a generation leaves its provider; a label of the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The provider refused the submit, or it never reached it.
+    Refused,
+    /// The provider accepted the job and said that it failed.
+    Failed,
+    /// Its breaker is open.
+    Breaker,
+    /// Its code does not work.
+    Fault,
+    /// It is not in the registry any more.
+    Removed,
+}
+
+impl Why {
+    fn as_str(self) -> &'static str {
+        match self {
+            Why::Refused => "refused",
+            Why::Failed => "failed",
+            Why::Breaker => "breaker",
+            Why::Fault => "fault",
+            Why::Removed => "removed",
+        }
+    }
+}
+
+impl Drive {
+    /// Asks the breaker whether the attempt may begin; `Some` when it may not, with what becomes of it.
+    pub(super) async fn held_off(&mut self) -> Option<Next> {
+        let now = clock::now();
+        let Admission::NotBefore(until) = self.provider.health.admit(now) else {
+            return None;
+        };
+        let reason = "the provider does not work at present; nothing was sent";
+        if let Some(next) = self.reroute(Why::Breaker, reason, AttemptState::Rejected, false).await {
+            return Some(next);
+        }
+        // The other half of the model's patience is for the job: begun too late it would be bought, and then stopped.
+        let began = self.work.attempt.created_at;
+        let halfway = began.plus(self.deadline().after(began) / 2);
+        if now >= halfway {
+            let error = public(
+                "provider_unavailable",
+                "The provider of this model does not work at the moment; nothing was charged",
+            );
+            return Some(self.settle_failed(error, reason.into(), AttemptState::Rejected).await);
+        }
+        // Nothing is stored: the attempt waits in its slot, and a cancel ends it at once. It looks again before the time is
+        // over, because whatever is in flight may show that the provider works.
+        Some(Next::Due(until.min(now.plus(LATER)).min(halfway)))
+    }
+
+    /// Gives the generation to its next provider; `None` when there is none to give it to, and nothing was changed.
+    /// `even_open`: also to one whose breaker is open, when there is no other.
+    pub(super) async fn reroute(
+        &mut self,
+        why: Why,
+        reason: &str,
+        state: AttemptState,
+        even_open: bool,
+    ) -> Option<Next> {
+        let now = clock::now();
+        if now >= self.deadline() {
+            return None;
+        }
+        reroute(
+            &self.tools,
+            &self.settings,
+            &self.work,
+            Parting {
+                why,
+                reason,
+                state,
+                even_open,
+                now,
+            },
+        )
+        .await
+    }
+}
+
+/// How an attempt leaves its provider.
+pub(super) struct Parting<'a> {
+    pub(super) why: Why,
+    /// For the operator.
+    pub(super) reason: &'a str,
+    /// The attempt's last state: `Rejected` or `Finished`.
+    pub(super) state: AttemptState,
+    pub(super) even_open: bool,
+    pub(super) now: Micros,
+}
+
+/// See [`Drive::reroute`].
+pub(super) async fn reroute(tools: &Tools, settings: &Settings, work: &Work, parting: Parting<'_>) -> Option<Next> {
+    let registry = tools.shelf.get();
+    let pick = routes::pick(&registry, &tools.providers, &work.generation.fallbacks, parting.now)?;
+    if pick.is_open && !parting.even_open {
+        return None;
+    }
+    let reroute = Reroute {
+        generation_id: work.generation.id,
+        attempt_id: work.attempt.id,
+        worker: settings.name.clone(),
+        steps: work.attempt.steps,
+        attempt_state: parting.state,
+        reason: parting.reason.to_owned(),
+        fallback: pick.index,
+        now: parting.now,
+    };
+    failpoint::at("worker::rerouting");
+    Some(match until_told(work, || tools.store.reroute(reroute.clone())).await {
+        Ok(Rerouted::Queued { generation, events }) => {
+            failpoint::at("worker::rerouted");
+            tools.live.publish(&events);
+            let (from, to, why) = (&work.attempt.provider, &generation.provider, parting.why.as_str());
+            tools.metrics.reroute(from, to, why);
+            tracing::info!(from, to, why, reason = parting.reason, "goes to another provider");
+            Next::Requeued(Job {
+                id: generation.id,
+                user_id: generation.user_id,
+                provider: generation.provider.as_str().into(),
+                cost: generation.price.0.max(1) as u64,
+            })
+        }
+        Ok(Rerouted::Cancelled {
+            generation,
+            settlement,
+            events,
+        }) => {
+            tools.live.publish(&events);
+            tools.metrics.settlement(generation.status.as_str(), settlement);
+            Next::Over
+        }
+        Ok(Rerouted::Lost) => Next::Over,
+        Err(error) => {
+            tracing::warn!(error = %error, "cannot give it to another provider yet");
+            Next::Due(parting.now.plus(LATER))
+        }
+    })
+}
