@@ -118,7 +118,7 @@ fn work(waiting: &Mutex<Receiver<Task>>) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
 
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn a_panic_is_a_fault_and_the_next_call_works() {
         let lane = Lane::new("test", 1).unwrap();
-        let fault = lane.run(LONG, || -> u8 { std::panic::panic_any("boom") }).unwrap_err();
+        let fault = lane.run(LONG, || -> u8 { panic!("boom") }).unwrap_err();
         assert_eq!((fault.code, fault.message.as_str()), (FaultCode::Panic, "boom"));
         assert_eq!(lane.run(LONG, || 7).unwrap(), 7);
     }

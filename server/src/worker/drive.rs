@@ -39,6 +39,10 @@ pub(super) const GRACE_AFTER_DEADLINE: Duration = Duration::from_secs(60);
 /// Steps of one attempt before it counts as running in circles.
 const MOST_STEPS: u32 = 10_000;
 
+/// Requests of one attempt without a wait between them. A provider whose answers lead nowhere must not keep the worker,
+/// the store and the log busy.
+const MOST_REQUESTS_IN_A_ROW: u32 = 30;
+
 /// An attempt on its way.
 pub(super) struct Drive {
     pub(super) tools: Tools,
@@ -150,6 +154,7 @@ impl Drive {
                 }
             }
         };
+        let mut in_a_row = 0;
         loop {
             let ambiguous = self.work.attempt.state == AttemptState::Sending && happened.is_ambiguous();
             let body = match &happened {
@@ -157,8 +162,12 @@ impl Drive {
                 _ => None,
             };
             let from_webhook = matches!(happened, Happened::Webhook(_));
+            in_a_row += 1;
             let step = if self.work.attempt.steps >= MOST_STEPS {
                 Err(Fault::new(FaultCode::Internal, "too many steps"))
+            } else if in_a_row > MOST_REQUESTS_IN_A_ROW {
+                let what = format!("asked for {MOST_REQUESTS_IN_A_ROW} requests without a wait");
+                Err(Fault::new(FaultCode::Internal, what))
             } else {
                 self.asks_to_stop = matches!(happened, Happened::Cancel);
                 self.call(&happened)

@@ -214,6 +214,9 @@ async fn a_library_that_does_not_work_fails_its_own_jobs_and_the_server_lives() 
     // A request that the policy refuses never leaves: the provider hears HostDenied, and this one asks for it again.
     let ended = end_of(&ada, "host/pixel").await;
     assert_eq!(ended["status"], "failed", "{ended}");
+    server
+        .wait_for_log(0, "asked for 30 requests without a wait", tests::harness::SOON)
+        .await;
     assert_eq!(ada.balance().await, credits, "nothing was charged for any of it");
     for model in [
         "zoo/pixel",

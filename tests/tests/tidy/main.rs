@@ -34,7 +34,7 @@ const LAYERS: &[Layer] = &[
     layer("plugin", "config"),
     layer("provider", "plugin catalog config document generation ledger id clock"),
     layer("upstream", "provider config id clock"),
-    layer("outputs", "upstream config generation id clock"),
+    layer("outputs", "upstream provider config generation id clock"),
     layer(
         "telemetry",
         "upstream store queue shared config generation ledger id clock",
