@@ -23,6 +23,8 @@ enum At {
     Fal,
     /// With a public URL, so that FAL sends webhooks.
     FalWithWebhooks,
+    /// FAL refuses, and the sandbox is next.
+    FalRefuses,
 }
 
 /// A server that dies at a failpoint, its client and the simulator.
@@ -48,6 +50,14 @@ impl Scene {
             .env("FAILPOINTS", format!("{failpoint}=return"));
         let options = match at {
             At::FalWithWebhooks => options.webhooks(),
+            At::FalRefuses => options.edit_model(FAL_MODEL, |model| {
+                let next = "provider = \"sandbox\"\nprovider_model = \"sandbox/image\"\n\
+                            fixed = { latency_ms = 300, outcome = \"ok\" }\n\
+                            inputs = { image_size = \"image_size\", output_format = { not_sent = \"always PNG\" }, \
+                            safety_tolerance = { not_sent = \"no need\" } }";
+                let next: toml::Table = next.parse().unwrap();
+                model.insert("fallbacks".into(), vec![next].into());
+            }),
             _ => options,
         };
         let server = Server::with(options).await;
@@ -61,6 +71,7 @@ impl Scene {
                 "model_id": "sandbox/image", "prompt": "survivor",
                 "parameters": {"image_size": "square", "latency_ms": 300},
             }),
+            At::FalRefuses => json!({"model_id": FAL_MODEL, "prompt": "survivor [sim:submit=402]"}),
             _ => json!({"model_id": FAL_MODEL, "prompt": "survivor"}),
         }
     }
@@ -124,7 +135,7 @@ async fn survives(at: At, failpoint: &str) {
     let mut scene = Scene::new(at, failpoint).await;
     let id = scene.die_and_rise(failpoint).await;
     scene.assert_delivered(&id).await;
-    scene.assert_bought(usize::from(at != At::Sandbox));
+    scene.assert_bought(usize::from(matches!(at, At::Fal | At::FalWithWebhooks)));
 }
 
 macro_rules! survives {
@@ -154,8 +165,20 @@ survives! {
     sandbox_result_fetched: Sandbox dies at "worker::fetched";
     sandbox_outputs_collected: Sandbox dies at "worker::collected";
     sandbox_settled: Sandbox dies at "worker::settled";
+    refused_and_given_to_the_next: FalRefuses dies at "worker::rerouted";
     // FAL has it and nobody here knows; FAL's own word resolves it.
     fal_with_webhooks_answered: FalWithWebhooks dies at "worker::answered";
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_before_the_next_provider_is_stored_is_unknown_and_goes_nowhere() {
+    let failpoint = "worker::rerouting";
+    let mut scene = Scene::new(At::FalRefuses, failpoint).await;
+    let id = scene.die_and_rise(failpoint).await;
+    scene.wait_until_unknown(&id).await;
+    scene.server.velro(&["generations", "resolve", &id, "--retry"]).ok();
+    scene.assert_delivered(&id).await;
+    scene.assert_bought(0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
