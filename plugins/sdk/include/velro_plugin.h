@@ -285,7 +285,7 @@ typedef struct velro_action {
   velro_str data_json;
   /* FAIL: VELRO_ERR_*. */
   uint32_t error_kind;
-  /* FAIL: VELRO_RETRY_*. Ignored after a paid submit was accepted. */
+  /* FAIL: VELRO_RETRY_*. After a paid submit was accepted: whether another provider may do the job. */
   uint32_t retry;
   /* FAIL: the provider's own code, short and stable. */
   velro_str error_code;

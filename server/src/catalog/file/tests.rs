@@ -105,6 +105,36 @@ fn each_mistake_is_named_with_its_line() {
         ),
         (
             "kind = \"sandbox\"",
+            "kind = \"plugin\"\npath = \"liba.so\"",
+            "`sha256` is missing; add `sha256` = the hash of the file; `velro plugin check FILE` prints it",
+        ),
+        (
+            "kind = \"sandbox\"",
+            "kind = \"plugin\"\npath = \"liba.so\"\nsha256 = \"abc\"",
+            "`sha256` is not 64 hex digits; copy the line",
+        ),
+        (
+            "kind = \"sandbox\"",
+            "kind = \"plugin\"\nsha256 = \"abc\"",
+            "`path` is missing; add `path` = \"libacme.so\"",
+        ),
+        (
+            "kind = \"sandbox\"",
+            "kind = \"plugin\"\nsecrets = { KEY = 5 }",
+            "`secrets.KEY` is not a text; write the name of an environment variable",
+        ),
+        (
+            "kind = \"sandbox\"",
+            "kind = \"plugin\"\nhosts = [\"https://a.example/\"]",
+            "`hosts` names `https://a.example/`; write `host` or `host:port`",
+        ),
+        (
+            "kind = \"sandbox\"",
+            "kind = \"fal\"\nallow_private = true",
+            "`allow_private` is not a known key",
+        ),
+        (
+            "kind = \"sandbox\"",
             "kind = \"fal\"\nconcurency = 3",
             "did you mean `concurrency`?",
         ),
