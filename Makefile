@@ -8,7 +8,7 @@ ALL      := --workspace --all-targets $(FEATURES)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run deps build lint unit doc services storm bench bench-scale test
+.PHONY: help run deps build lint unit doc services storm bench bench-scale bench-plugin test
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ bench: ## Submits per second against pgbench, CPU per request against a hello wo
 bench-scale: ## Memory and CPU as what waits and what is in flight grows ten-fold by ten-fold
 	@cargo build -q --release -p velro -p benches
 	@$${CARGO_TARGET_DIR:-target}/release/scale $(ARGS)
+
+bench-plugin: ## A provider out of a library against the same code linked in: nanoseconds and ratios of one run
+	@cargo build -q --release -p velro-zoo -p benches
+	@$${CARGO_TARGET_DIR:-target}/release/plugin $(ARGS)
 
 test: deps lint build ## Everything: install what is missing, lint, all tests, documentation
 	$(call phase,tests)

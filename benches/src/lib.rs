@@ -1,5 +1,5 @@
-//! What the two commands of this crate are made of: `bench` (submits, pgbench, reads) and `scale` (growth ten-fold by
-//! ten-fold). See `benches/README.md` for what each number means.
+//! What the commands of this crate are made of: `bench` (submits, pgbench, reads), `scale` (growth ten-fold by ten-fold) and
+//! `plugin` (a library against the same code linked in). See `benches/README.md` for what each number means.
 //!
 //! Nothing here is part of the product. Whatever is measured together runs in one go on one machine, turn by turn, and is
 //! read as a ratio.

@@ -376,7 +376,8 @@ pub unsafe fn read_prefix<T: Sized32>(from: *const T) -> T {
     let mut copy = MaybeUninit::<T>::zeroed();
     // SAFETY: the caller vouches for the size field and for as many bytes as it says; the copy is no longer than either.
     unsafe {
-        let known = (from.cast::<u32>().read() as usize).min(size_of::<T>());
+        // Whole words only, so that no half of a pointer is read.
+        let known = (from.cast::<u32>().read() as usize).min(size_of::<T>()) & !7;
         std::ptr::copy_nonoverlapping(from.cast::<u8>(), copy.as_mut_ptr().cast::<u8>(), known);
         // SAFETY: all zeroes is valid for `T`, and every byte copied over it came from a `T`.
         copy.assume_init()

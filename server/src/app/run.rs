@@ -17,6 +17,7 @@ use crate::clock;
 use crate::config::Role;
 use crate::config::watch::Watcher;
 use crate::http::{self, Services};
+use crate::plugin::aside;
 
 /// How often gauges that need the database are refreshed.
 const GAUGES_EVERY: Duration = Duration::from_secs(10);
@@ -168,9 +169,8 @@ async fn watch_registry(services: Arc<Services>, stop: CancellationToken) {
     let config = Arc::clone(&services.config);
     let providers = Arc::clone(&services.providers);
     let apply = move |registry: &Registry| {
-        providers
-            .take_up(&config, registry)
-            .map_err(|faults| faults.to_string())
+        // Reads, copies and maps libraries.
+        aside(|| providers.take_up(&config, registry)).map_err(|faults| faults.to_string())
     };
     let path = services.config.providers_path.clone();
     let health = Arc::clone(&services.registry_health);

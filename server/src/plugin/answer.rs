@@ -155,7 +155,7 @@ unsafe fn json<T: DeserializeOwned>(raw: velro_str, what: &str) -> Result<Option
 /// # Safety
 /// The action is one of a library during its callback.
 unsafe fn step_of(action: *const velro_action) -> Result<Step, Fault> {
-    if action.is_null() {
+    if action.is_null() || !action.is_aligned() {
         return Err(broken("emitted no action"));
     }
     // SAFETY: not null, and the caller's promise, here and below.
@@ -193,7 +193,8 @@ unsafe fn request_of(raw: &velro_action) -> Result<HttpRequest, Fault> {
     if raw.flags & VELRO_AF_STREAM != 0 {
         return Err(Fault::unsupported("streaming"));
     }
-    if raw.header_count > MAX_HEADERS || (raw.headers.is_null() && raw.header_count > 0) {
+    let nowhere = raw.headers.is_null() || !raw.headers.is_aligned();
+    if raw.header_count > MAX_HEADERS || (nowhere && raw.header_count > 0) {
         return Err(broken(format!("asked for {} headers", raw.header_count)));
     }
     let mut headers = Vec::with_capacity(raw.header_count);
@@ -206,9 +207,17 @@ unsafe fn request_of(raw: &velro_action) -> Result<HttpRequest, Fault> {
             headers.push((name.into(), value.into()));
         }
     }
+    let method = Method::from_number(raw.method).ok_or_else(|| unknown("method", raw.method))?;
+    let effect = Effect::from_number(raw.effect).ok_or_else(|| unknown("effect", raw.effect))?;
+    // Zero is `read`: an effect that was forgotten would make a paid request one that is repeated freely.
+    if effect == Effect::Read && !matches!(method, Method::Get | Method::Head) {
+        return Err(broken(format!(
+            "asked for a {method:?} whose effect is `read`; say `submit` or `write`"
+        )));
+    }
     Ok(HttpRequest {
-        method: Method::from_number(raw.method).ok_or_else(|| unknown("method", raw.method))?,
-        effect: Effect::from_number(raw.effect).ok_or_else(|| unknown("effect", raw.effect))?,
+        method,
+        effect,
         // SAFETY: the caller's promise.
         url: unsafe { text(raw.url, MAX_URL_BYTES, "URL") }?
             .ok_or_else(|| broken("asked for a request without a URL"))?,

@@ -6,9 +6,10 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 type Task = Box<dyn FnOnce() + Send>;
 
@@ -38,31 +39,37 @@ impl Lane {
         })
     }
 
-    /// Runs a call and waits for it, at most for `limit`.
+    /// Runs a call and waits for it. It may take `limit` from the moment it begins; one that has not begun after ten times
+    /// as long is not run at all.
     pub(super) fn run<T: Send + 'static>(
         &self,
         limit: Duration,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Fault> {
-        let gave_up = || {
-            Fault::new(
-                FaultCode::Internal,
-                format!("{NO_ANSWER} within {} ms", limit.as_millis()),
-            )
-        };
+        aside(|| self.wait_for(limit, call))
+    }
+
+    fn wait_for<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Fault> {
         if self.stuck.load(Ordering::Acquire) >= self.threads {
-            return Err(Fault::new(
-                FaultCode::Internal,
-                format!("{NO_ANSWER}, and no thread is left for it"),
-            ));
+            let what = format!("{NO_ANSWER}, and no thread is left for it");
+            return Err(Fault::new(FaultCode::Internal, what));
         }
         let (answer, answered) = sync_channel::<thread::Result<T>>(1);
-        let state = Arc::new(Mutex::new(false));
-        let (given_up, stuck) = (Arc::clone(&state), Arc::clone(&self.stuck));
+        let call_is = Arc::new(Mutex::new(Call::Waiting));
+        let (seen_by_task, stuck) = (Arc::clone(&call_is), Arc::clone(&self.stuck));
         let task = Box::new(move || {
+            match &mut *lock(&seen_by_task) {
+                // Nobody wants it any more.
+                Call::GivenUp => return,
+                waiting => *waiting = Call::Running(Instant::now()),
+            }
             let result = catch_unwind(AssertUnwindSafe(call));
-            let given_up = given_up.lock().unwrap_or_else(PoisonError::into_inner);
-            if *given_up {
+            let now = lock(&seen_by_task);
+            if matches!(*now, Call::GivenUp) {
                 stuck.fetch_sub(1, Ordering::AcqRel);
             }
             // Nobody listens any more when the call was given up.
@@ -70,23 +77,30 @@ impl Lane {
         });
         let ended = || Fault::new(FaultCode::Internal, "the threads of the library have ended");
         self.tasks.send(task).map_err(|_| ended())?;
-        match answered.recv_timeout(limit) {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(payload)) => Err(panicked(payload)),
-            Err(RecvTimeoutError::Disconnected) => Err(ended()),
-            Err(RecvTimeoutError::Timeout) => {
-                let mut given_up = state.lock().unwrap_or_else(PoisonError::into_inner);
-                // It may have answered in this very moment.
-                match answered.try_recv() {
-                    Ok(Ok(value)) => Ok(value),
-                    Ok(Err(payload)) => Err(panicked(payload)),
-                    Err(_) => {
-                        *given_up = true;
-                        self.stuck.fetch_add(1, Ordering::AcqRel);
-                        Err(gave_up())
-                    }
-                }
+        let asked = Instant::now();
+        loop {
+            match answered.recv_timeout(limit) {
+                Ok(result) => return result.map_err(panicked),
+                Err(RecvTimeoutError::Disconnected) => return Err(ended()),
+                Err(RecvTimeoutError::Timeout) => {}
             }
+            let mut now = lock(&call_is);
+            // It may have answered in this very moment.
+            if let Ok(result) = answered.try_recv() {
+                return result.map_err(panicked);
+            }
+            let what = match *now {
+                Call::Running(since) if since.elapsed() >= limit => {
+                    self.stuck.fetch_add(1, Ordering::AcqRel);
+                    format!("{NO_ANSWER} within {} ms", limit.as_millis())
+                }
+                Call::Waiting if asked.elapsed() >= limit * 10 => {
+                    "the library is busy with other calls; this one has not been made".to_owned()
+                }
+                _ => continue,
+            };
+            *now = Call::GivenUp;
+            return Err(Fault::new(FaultCode::Internal, what));
         }
     }
 
@@ -97,8 +111,35 @@ impl Lane {
     }
 }
 
+/// Where a call is.
+enum Call {
+    /// No thread has taken it.
+    Waiting,
+    /// Since then.
+    Running(Instant),
+    /// Its caller has gone.
+    GivenUp,
+}
+
+fn lock(call: &Mutex<Call>) -> MutexGuard<'_, Call> {
+    call.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs what may take long without holding up the other tasks of the thread it is called on.
+pub fn aside<T>(wait: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(wait),
+        _ => wait(),
+    }
+}
+
 /// How the fault of a call that did not return begins.
 pub(super) const NO_ANSWER: &str = "the library does not answer";
+
+/// True for the fault of a call that did not return.
+pub fn did_not_return(fault: &Fault) -> bool {
+    fault.message.starts_with(NO_ANSWER)
+}
 
 /// A panic of our own half of the bridge; the SDK stops those of the library.
 fn panicked(payload: Box<dyn Any + Send>) -> Fault {
@@ -142,6 +183,30 @@ mod tests {
         }
         assert_eq!(lane.run(LONG, || 4).unwrap(), 4, "it came back");
         drop(free_too);
+    }
+
+    #[test]
+    fn waiting_for_its_turn_is_not_hanging() {
+        let lane = Arc::new(Lane::new("test", 1).unwrap());
+        let (limit, (free, wait)) = (Duration::from_millis(50), channel::<()>());
+        let (begun, first) = channel::<()>();
+        let other = Arc::clone(&lane);
+        let slow = thread::spawn(move || {
+            other.run(LONG, move || {
+                begun.send(()).unwrap();
+                wait.recv().unwrap();
+            })
+        });
+        first.recv().unwrap();
+        let fault = lane.run(limit, || 1).unwrap_err();
+        assert!(
+            fault.message.contains("busy") && !fault.message.starts_with(NO_ANSWER),
+            "{fault}"
+        );
+        assert_eq!(lane.stuck.load(Ordering::Acquire), 0);
+        free.send(()).unwrap();
+        slow.join().unwrap().unwrap();
+        assert_eq!(lane.run(LONG, || 2).unwrap(), 2);
     }
 
     #[test]

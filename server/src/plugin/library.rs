@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::fault::{LoadFault, LoadProblem};
 use super::file::{self, Verified};
 use super::host::HOST;
+use super::lane::aside;
 use super::note::{Note, read_note};
 
 /// Keeps the mapping for ever, whoever closes it (`dlopen(3)`).
@@ -118,7 +119,7 @@ fn open(verified: &Verified, staged: &Path, note: Note) -> Result<Library, LoadF
         LoadFault::new(&verified.path, LoadProblem::Stuck, what, remedy)
     };
     opener.map_err(|e| stuck(&format!("cannot be given a thread ({e})")))?;
-    let table = answered.recv_timeout(LOAD_LIMIT).map_err(|e| match e {
+    let table = aside(|| answered.recv_timeout(LOAD_LIMIT)).map_err(|e| match e {
         RecvTimeoutError::Timeout => stuck(&format!("was not loaded within {} s", LOAD_LIMIT.as_secs())),
         RecvTimeoutError::Disconnected => stuck("ended the thread that loaded it"),
     })??;

@@ -30,5 +30,6 @@ pub mod scaffold;
 pub use fault::{LoadFault, LoadProblem};
 pub use file::{Verified, read, verify};
 pub use foreign::Foreign;
+pub use lane::{aside, did_not_return};
 pub use library::{Library, Plugins};
 pub use note::{Note, read_note};

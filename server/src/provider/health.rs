@@ -1,7 +1,7 @@
 //! Whether a provider is worth asking: a circuit breaker per provider and process.
 //!
 //! ```text
-//! closed     --five failures in a row, or one break-->  open
+//! closed     --five failures in a row, or a call that does not return-->  open
 //! open       --its time is over-->                       half open: one attempt is let through
 //! half open  --it succeeds-->  closed        --it fails-->  open, for twice as long
 //! ```
@@ -11,8 +11,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use velro_plugin::Fault;
 
 use crate::clock::Micros;
+use crate::plugin::did_not_return;
 
 /// Failures in a row that open the breaker.
 const FAILURES: u32 = 5;
@@ -122,12 +124,20 @@ impl Health {
         }
     }
 
-    /// The code of the provider does not work: it panicked, does not return or answers nonsense. True when that opened
-    /// the breaker.
-    pub fn broke(&self, reason: &str, now: Micros) -> bool {
-        let mut state = self.state();
-        state.faults += 1;
-        state.trip(reason, now)
+    /// The code of the provider does not work. A call that did not return opens the breaker at once; a panic or nonsense may
+    /// be the fault of one job, and counts like a failure. True when that opened the breaker.
+    pub fn faulted(&self, fault: &Fault, now: Micros) -> bool {
+        let reason = fault.to_string();
+        self.state().faults += 1;
+        match did_not_return(fault) {
+            true => self.broke(&reason, now),
+            false => self.failed(&reason, now),
+        }
+    }
+
+    /// Opens it at once. True when it was closed.
+    fn broke(&self, reason: &str, now: Micros) -> bool {
+        self.state().trip(reason, now)
     }
 
     /// How often the code of the provider did not work.
@@ -218,7 +228,7 @@ mod tests {
         assert_eq!(health.admit(after(99)), Admission::NotBefore(after(100)));
         assert_eq!(health.admit(after(100)), Admission::Granted);
         health.succeeded();
-        assert_eq!((health.standing(after(101)), health.faults()), (Standing::Closed, 1));
+        assert_eq!(health.standing(after(101)), Standing::Closed);
     }
 
     /// Something happens at a moment: an attempt asks, an answer comes, a failure or a fault does.
@@ -281,5 +291,18 @@ mod tests {
         health.broke("no answer", after(0));
         assert_eq!(health.admit(after(30)), Admission::Granted);
         assert_eq!(health.admit(after(90)), Admission::Granted);
+    }
+
+    #[test]
+    fn a_panic_counts_like_a_failure_and_a_call_that_hangs_opens_it() {
+        let (health, now) = (Health::default(), after(0));
+        let fault = |message: &str| Fault::new(velro_plugin::FaultCode::Internal, message);
+        for _ in 0..4 {
+            assert!(!health.faulted(&fault("boom"), now));
+        }
+        assert_eq!((health.standing(now), health.faults()), (Standing::Closed, 4));
+        health.succeeded();
+        assert!(health.faulted(&fault("the library does not answer within 1000 ms"), now));
+        assert_eq!(health.faults(), 5);
     }
 }

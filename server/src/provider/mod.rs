@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use velro_plugin::{Manifest, Provider};
 
-use crate::catalog::{ProviderEntry, Registry, RegistryErrors};
+use crate::catalog::{ProviderEntry, ProviderKind, Registry, RegistryErrors};
 use crate::config::{Config, Secret};
 use crate::plugin::{Library, Plugins};
 
@@ -70,6 +70,12 @@ impl LoadedProvider {
             health: Health::default(),
             entry: None,
         }
+    }
+
+    /// True when this only stands for a library that could not be loaded.
+    pub fn is_missing(&self) -> bool {
+        let entry = self.entry.as_ref();
+        self.library.is_none() && entry.is_some_and(|entry| matches!(entry.kind, ProviderKind::Plugin(_)))
     }
 
     /// True when its webhooks can be told from forged ones.

@@ -35,6 +35,8 @@ use crate::provider::LoadedProvider;
 
 /// Largest answer of a provider's API, in bytes. Files are fetched by [`Upstream::download`], with their own bound.
 const MAX_BODY_BYTES: usize = 32 << 20;
+/// Longest time-out of one request, in milliseconds, whatever a provider asks for: meanwhile it occupies the worker.
+const MAX_TIMEOUT_MS: u32 = 600_000;
 /// Longest wait for a connection, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A submit uses a connection that was idle at most this long: a server that closes an idle connection just as we
@@ -202,7 +204,7 @@ impl Upstream {
             provider.timeout_ms
         };
         let answer = client
-            .execute(filled.into_request(Duration::from_millis(u64::from(timeout_ms.max(1)))))
+            .execute(filled.into_request(Duration::from_millis(u64::from(timeout_ms.clamp(1, MAX_TIMEOUT_MS)))))
             .await
             .map_err(|e| transport_of(e, "no answer"))?;
         let status = answer.status().as_u16();

@@ -64,6 +64,16 @@ impl Drive {
             .unwrap_or_else(|_| Err(Fault::new(FaultCode::Panic, "the provider panicked")))
     }
 
+    /// True for an answer to the paid request that says nothing about whether it was bought, whatever a library makes of it:
+    /// proxies write these too. What is built in and what an operator has declared know their API, and decide themselves.
+    pub(super) fn decides_nothing(&self, happened: &Happened) -> bool {
+        let Happened::Answer(answer) = happened else {
+            return false;
+        };
+        let vague = matches!(answer.status, 300..400 | 408 | 499 | 500..=502 | 504..=599);
+        vague && self.provider.library.is_some()
+    }
+
     pub(super) async fn perform(&self, request: &HttpRequest) -> Happened {
         match self.tools.upstream.perform(&self.provider, request).await {
             Ok(answer) => Happened::Answer(answer),
@@ -126,15 +136,16 @@ impl Drive {
         }
     }
 
-    /// The code of the provider does not work: its breaker opens at once, unless the fault may be that of one job or of
-    /// one answer.
+    /// The code of the provider does not work. A call that does not return opens its breaker at once; a panic may be the
+    /// fault of one job, and must not close the provider to everybody else: it counts as a failure. What is plainly the
+    /// fault of one job or of one answer does not count.
     pub(super) fn observe_fault(&self, fault: &Fault) {
         use FaultCode::{BadInput, BadResponse, BadState, Unsupported};
         if matches!(fault.code, Unsupported | BadInput | BadState | BadResponse) {
             return;
         }
         self.tools.metrics.provider_fault(&self.provider.name);
-        if self.provider.health.broke(&fault.to_string(), clock::now()) {
+        if self.provider.health.faulted(fault, clock::now()) {
             tracing::error!(provider = self.provider.name, fault = %fault, "the provider code is not asked for a while");
         }
     }

@@ -7,7 +7,7 @@
 //! | the paid request | and then | the attempt becomes |
 //! |---|---|---|
 //! | never left | any failure | `rejected`: nothing bought, another try is safe |
-//! | was answered with a refusal | | `rejected` |
+//! | was answered with a refusal (of a library: not by a 3xx, 408, 499, or 5xx but 503) | | `rejected` |
 //! | was answered with a job | a failure the provider reports | `finished`, released |
 //! | left, no usable answer | anything | `unknown`: held until a webhook or an operator knows |
 //!
@@ -72,6 +72,8 @@ pub(super) async fn resume(tools: Tools, settings: Arc<Settings>, attempt_id: At
 /// Drives an attempt from what is stored of it.
 pub(super) async fn begin(tools: Tools, settings: Arc<Settings>, work: Work) -> Next {
     let newest = tools.providers.get(&work.attempt.provider);
+    // A library that could not be loaded is as good as one that is not configured: its jobs wait for it.
+    let newest = newest.filter(|provider| !provider.is_missing());
     // What has begun goes on with the code it began with, whatever is loaded meanwhile.
     let begun = match work.attempt.state {
         AttemptState::Prepared => None,
@@ -156,7 +158,8 @@ impl Drive {
         };
         let mut in_a_row = 0;
         loop {
-            let ambiguous = self.work.attempt.state == AttemptState::Sending && happened.is_ambiguous();
+            let sending = self.work.attempt.state == AttemptState::Sending;
+            let ambiguous = sending && (happened.is_ambiguous() || self.decides_nothing(&happened));
             let body = match &happened {
                 Happened::Answer(answer) => Some(answer.body.clone()),
                 _ => None,
@@ -174,7 +177,7 @@ impl Drive {
             };
             let step = match step {
                 Ok(step) => step,
-                Err(fault) => return self.faulted(&fault).await,
+                Err(fault) => return self.faulted(&fault, &happened).await,
             };
             self.observe(&happened, &step);
             let progress = step.progress.as_ref().and_then(|p| self.worth_showing(p));
@@ -182,7 +185,10 @@ impl Drive {
                 Action::Http(request) if request.effect.is_submit() => {
                     if self.work.attempt.state != AttemptState::Prepared {
                         return self
-                            .faulted(&Fault::new(FaultCode::Internal, "wanted to submit a second time"))
+                            .faulted(
+                                &Fault::new(FaultCode::Internal, "wanted to submit a second time"),
+                                &happened,
+                            )
                             .await;
                     }
                     failpoint::at("worker::prepared");
@@ -252,17 +258,20 @@ impl Drive {
                     // Only the answer to the paid request itself is a refusal; what a look-up after it says, or fails
                     // to say, does not make it unsent.
                     let looked_up = !matches!(self.work.attempt.pending, Pending::Submit);
-                    let sending = self.work.attempt.state == AttemptState::Sending;
+                    let unknown = self.work.attempt.state == AttemptState::Unknown;
                     let report = Report {
                         failure: failure.clone(),
-                        ambiguous: ambiguous || (sending && looked_up),
+                        ambiguous: ambiguous || (sending && looked_up) || (unknown && !from_webhook),
                         told: from_webhook || body.is_some(),
                     };
                     return self.failed(report).await;
                 }
                 Action::Emit(_) => {
                     return self
-                        .faulted(&Fault::new(FaultCode::Unsupported, "streaming is not supported"))
+                        .faulted(
+                            &Fault::new(FaultCode::Unsupported, "streaming is not supported"),
+                            &happened,
+                        )
                         .await;
                 }
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use velro_plugin::{ErrorKind, Failure, Fault, Retry, Step};
 
 use super::drive::{Drive, GRACE_AFTER_DEADLINE, LONGEST_WAIT, public};
+use super::happened::Happened;
 use super::reroute::Why;
 use super::settle::settle;
 use super::told::until_told;
@@ -27,7 +28,7 @@ pub(super) struct Report {
 impl Drive {
     /// Provider code that does not work must not decide about money: what was never sent goes elsewhere or fails, what was
     /// accepted is asked about again, and only what was sent without a clear answer is unknown.
-    pub(super) async fn faulted(&mut self, fault: &Fault) -> Next {
+    pub(super) async fn faulted(&mut self, fault: &Fault, happened: &Happened) -> Next {
         tracing::error!(fault = %fault, "the provider code failed");
         self.observe_fault(fault);
         // The next step takes the newest code.
@@ -46,10 +47,28 @@ impl Drive {
             }
             // What is stored can be asked again, so nothing is lost by it.
             AttemptState::Accepted if clock::now() < self.deadline().plus(GRACE_AFTER_DEADLINE) => {
-                Next::Due(clock::now().plus(AFTER_A_PANIC))
+                self.try_otherwise(happened).await
             }
             _ => self.park(None, &fault.to_string()).await,
         }
+    }
+
+    /// The code does not cope with what happened to an accepted job: it is asked again later, and by other means. A webhook
+    /// is only a hint, and polling finds out the same; a wish to stop that cannot be passed on must not keep polls away.
+    async fn try_otherwise(&mut self, happened: &Happened) -> Next {
+        let due = clock::now().plus(AFTER_A_PANIC);
+        match happened {
+            Happened::Webhook(_) => {
+                let step = Step::wait(0);
+                let polling = self.save(&step, AttemptState::Accepted, Pending::Wait, due, None);
+                if let Err(next) = polling.await {
+                    return next;
+                }
+            }
+            Happened::Cancel => self.tools.notes.asked_to_stop(self.work.attempt.id),
+            _ => {}
+        }
+        Next::Due(due)
     }
 
     pub(super) async fn failed(&mut self, report: Report) -> Next {

@@ -5,7 +5,8 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 use std::io::Cursor;
 use tests::fal_sim::FalSim;
-use tests::harness::{FAL_KEY, Options, SOON, Server, media, models};
+use tests::harness::{FAL_KEY, Options, SOON, Server, eventually, media, models};
+use tests::queue_sim::QueueSim;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -106,6 +107,80 @@ async fn an_own_machine_answers_with_base64() {
         assert_eq!(media::png_size(&file.bytes), (8, 8));
     }
     assert_eq!(ada.statement().await, ["bonus +1000", "usage -2"]);
+}
+
+/// An API that nobody has heard of, described while the server runs.
+const NEWCOMER: &str = r#"
+[providers.newcomer]
+kind = "http"
+base_url = "BASE_URL"
+allow_private = true
+headers = { authorization = "Bearer {{secret:NEWCOMER_KEY}}" }
+outputs = [{ at = "/url", kind = "image" }]
+
+[providers.newcomer.submit]
+path = "/v1/jobs"
+body = "{params}"
+
+[providers.newcomer.status]
+path = "/v1/jobs/{id}"
+
+[providers.newcomer.cancel]
+method = "DELETE"
+path = "/v1/jobs/{id}"
+
+[providers.newcomer.job]
+id = "/id"
+state = "/status"
+error = "/error"
+
+[providers.newcomer.states]
+queued = "queued"
+running = "running"
+done = "done"
+failed = "failed"
+cancelled = "cancelled"
+
+[[models]]
+id = "newcomer/draw"
+provider = "newcomer"
+media_type = "image"
+description = "Draws."
+credits = 9
+max_resolution = "64x48"
+formats = ["png"]
+typical_ms = 1_000
+deadline_ms = 300_000
+poll_ceiling_ms = 500
+negative_prompt = { refused = "it has none" }
+reference_image = { refused = "it draws from text alone" }
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_described_provider_generates_without_a_restart() {
+    let sim = QueueSim::start().await.unwrap();
+    let server = Server::with(Options::new().env("NEWCOMER_KEY", "newcomer-secret")).await;
+    let ada = server.register("ada").await;
+    ada.try_submit("newcomer/draw", "x", json!({}))
+        .await
+        .problem(422, "unknown_model");
+    let shipped = std::fs::read_to_string(server.registry_path()).unwrap();
+    let described = NEWCOMER.replace("BASE_URL", &sim.base_url);
+    std::fs::write(server.registry_path(), format!("{shipped}{described}")).unwrap();
+    eventually("the new model is listed", SOON, || async {
+        let detail = ada.get("/api/v1/models/newcomer/draw").await;
+        (detail.status == 200).then_some(())
+    })
+    .await;
+    let id = ada.submit("newcomer/draw", "a fox", json!({})).await;
+    let done = ada.wait_for(&id, "completed").await;
+    assert_eq!(done["output_urls"].as_array().unwrap().len(), 1, "{done}");
+    let failed = ada.submit("newcomer/draw", "fail", json!({})).await;
+    ada.wait_for(&failed, "failed").await;
+    let jobs = sim.book.jobs();
+    assert_eq!((jobs.len(), jobs[0].key.as_str()), (2, "Bearer newcomer-secret"));
+    assert_eq!(ada.balance().await, 1000 - 9);
+    assert!(!server.log_text().contains("newcomer-secret"));
 }
 
 /// Reads one request; answers with as many pictures as it asks for, or not at all.

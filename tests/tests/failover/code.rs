@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use crate::shop::{Does, PRICE, START_CREDITS, Shop, Vendor, until};
 use velro::clock;
-use velro::generation::{AttemptState, Status};
+use velro::generation::{AttemptState, Pending, Status};
+use velro::store::Delivered;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn code_that_panics_opens_its_breaker_and_the_job_goes_on_elsewhere() {
+async fn code_that_panics_is_counted_and_the_job_goes_on_elsewhere() {
     let shop = Shop::open().await;
     shop.first.set(Does::PanicAtStart);
     let process = shop.process();
@@ -17,7 +18,8 @@ async fn code_that_panics_opens_its_breaker_and_the_job_goes_on_elsewhere() {
     let done = shop.until(id, Status::Completed, Some(AttemptState::Finished)).await;
     assert_eq!((done.provider.as_str(), shop.first.submits()), ("second", 0));
     let health = &process.provider(&shop.first).health;
-    assert_eq!((health.standing(clock::now()).as_str(), health.faults()), ("open", 1));
+    // One panic may be the fault of one job; five in a row are not.
+    assert_eq!((health.standing(clock::now()).as_str(), health.faults()), ("closed", 1));
     let text = process.metrics.render().unwrap();
     for line in [
         r#"velro_provider_faults_total{provider="first"} 1"#,
@@ -26,6 +28,35 @@ async fn code_that_panics_opens_its_breaker_and_the_job_goes_on_elsewhere() {
         assert!(text.contains(line), "{line} is not in {text}");
     }
     assert_eq!(shop.money().await, (START_CREDITS - PRICE, 0));
+    for _ in 0..4 {
+        let id = shop.submit(&process).await;
+        shop.until(id, Status::Completed, Some(AttemptState::Finished)).await;
+    }
+    let health = &process.provider(&shop.first).health;
+    assert_eq!((health.standing(clock::now()).as_str(), health.faults()), ("open", 5));
+    process.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_the_code_does_not_know_is_dropped_and_polling_goes_on() {
+    let shop = Shop::open().await;
+    shop.first.set(Does::NoWebhooks);
+    let process = shop.process();
+    let id = shop.submit(&process).await;
+    shop.until(id, Status::Processing, Some(AttemptState::Accepted)).await;
+    let (attempt, _) = shop.store.newest_attempt(id).await.unwrap().unwrap();
+    let delivered = shop
+        .store
+        .deliver_webhook("first", attempt.id, b"{}".to_vec(), clock::now());
+    assert_eq!(delivered.await.unwrap(), Delivered::Stored);
+    until("the webhook was not dropped", async || {
+        let (attempt, _) = shop.store.newest_attempt(id).await.unwrap().unwrap();
+        let waits =
+            matches!(attempt.pending, Pending::Wait) && attempt.due_at > clock::now().plus(Duration::from_secs(20));
+        assert_eq!(attempt.state, AttemptState::Accepted);
+        attempt.inbox.is_none() && waits
+    })
+    .await;
     process.end().await;
 }
 

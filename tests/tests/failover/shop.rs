@@ -101,6 +101,8 @@ pub enum Does {
     PanicAtStart,
     /// It takes the job, and its code panics when it is to look after it.
     PanicLater,
+    /// It takes the job and works for ever, and its code knows no webhooks.
+    NoWebhooks,
 }
 
 /// A provider and its API.
@@ -196,6 +198,7 @@ impl Provider for Code {
             panic!("a bug of the provider");
         }
         Ok(match event {
+            Event::Webhook(_) if matches!(does, Does::NoWebhooks) => return Err(Fault::unsupported("a webhook")),
             Event::Start if matches!(does, Does::PanicAtStart) => panic!("a bug of the provider"),
             Event::Start => Step::from(HttpRequest::submit(format!("{base}/submit"))),
             Event::Http(answer) if !accepted => match (answer.status, does) {
@@ -205,7 +208,7 @@ impl Provider for Code {
             },
             Event::Http(_) => match does {
                 Does::Fail(kind, retry) => Step::fail(kind, retry, self.0.name, "It failed."),
-                Does::Work => Step::wait(50),
+                Does::Work | Does::NoWebhooks => Step::wait(50),
                 _ => Step::done(vec![Output::url("image", png())]),
             },
             Event::Failed(transport) if !accepted && transport.not_sent() => Step::fail(

@@ -141,6 +141,46 @@ async fn every_fault_of_a_file_is_told_at_once_with_its_line() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_library_that_calls_a_502_a_refusal_is_not_believed() {
+    // Answers every request with 502, as a proxy does that lost the provider in the middle.
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base_url = format!("http://{}", proxy.local_addr().unwrap());
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = std::sync::Arc::clone(&asked);
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        while let Ok((mut stream, _)) = proxy.accept().await {
+            let mut buffer = [0; 4096];
+            if stream.read(&mut buffer).await.unwrap_or(0) > 0 {
+                counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let answer = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+                stream.write_all(answer).await.unwrap();
+            }
+        }
+    });
+    let folder = PluginFolder::new();
+    let zoo = folder.install(&built("velro-zoo"), "zoo.so");
+    let more = format!("allow_private = true\nconfig = {{ submit = true, base_url = \"{base_url}\" }}");
+    let options = options(&folder)
+        .open_holds(1)
+        .edit_registry(|registry| add(registry, "zoo", &zoo, table(&more)));
+    let server = Server::with(options).await;
+    let ada = server.register("ada").await;
+    let id = ada.submit("zoo/pixel", "a pixel", json!({})).await;
+    server
+        .wait_for_log(0, "the outcome of a paid request is not known", tests::harness::SOON)
+        .await;
+    let open = server.velro(&["generations", "resolve"]).ok();
+    assert!(open.contains(&id), "{open}");
+    assert_eq!(
+        asked.load(std::sync::atomic::Ordering::SeqCst),
+        1,
+        "asked once and never again"
+    );
+    assert_eq!(ada.status(&id).await["status"], "processing");
+}
+
 /// Submits and waits for the end.
 async fn end_of(client: &Client, model: &str) -> Value {
     let id = client.submit(model, "a pixel", json!({})).await;
