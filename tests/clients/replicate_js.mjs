@@ -161,6 +161,11 @@ const checks = {
     assert.equal(await Replicate.validateWebhook(arrived[0], "whsec_AAAA"), false);
   },
 
+  async "a throttled create is repeated by the client"() {
+    const { id } = await replicate.predictions.create({ model: ULTRA, input: { prompt: "js throttled [sim:throttled]" } });
+    assert.ok(id);
+  },
+
   async "refusals are errors"() {
     const create = (input, more = {}) => replicate.predictions.create({ model: ULTRA, input, ...more });
     const wrong = new Replicate({ auth: "r8_wrong", baseUrl: TEST_API_URL });
@@ -180,4 +185,4 @@ for (const [name, check] of Object.entries(checks)) {
   await check();
   console.log("ok", name);
 }
-assert.equal(Object.keys(checks).length, 14);
+assert.equal(Object.keys(checks).length, 15);

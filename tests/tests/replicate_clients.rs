@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use serde_json::{Value, json};
 use tests::clients::{node, python, run_script};
 use tests::replicate_sim::{ReplicateSim, Settings, Status, TOKEN, VERSION};
 use tests::tls::TlsFront;
@@ -67,8 +68,66 @@ async fn javascript_client_accepts_the_simulator() {
     )
     .await
     .unwrap_or_else(|error| panic!("{error:#}"));
-    assert_eq!(output.matches("ok ").count(), 14, "{output}");
+    assert_eq!(output.matches("ok ").count(), 15, "{output}");
+    assert_eq!(sim.refused().iter().filter(|s| **s == 429).count(), 1);
     check(&sim, "js");
+}
+
+/// What the clients have no words for, and Velro's library uses or could meet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_client_asks_for_is_answered_too() {
+    let sim = ReplicateSim::start(Settings::default()).await.unwrap();
+    let client = reqwest::Client::new();
+    let url = format!("{}/v1/predictions", sim.base_url);
+    let create = |prompt: &str, header: (&str, &str)| {
+        let body = json!({ "version": format!("stability-ai/sdxl:{VERSION}"), "input": { "prompt": prompt } });
+        let request = client.post(&url).bearer_auth(TOKEN).json(&body);
+        request.header("prefer", "wait").header(header.0, header.1).send()
+    };
+    let json = async |answer: reqwest::Response| {
+        let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        (answer.status().as_u16(), kind, answer.json::<Value>().await.unwrap())
+    };
+
+    // A deadline ends what has not started, unbilled, and what runs.
+    let (status, _, ended) = json(create("[sim:hold]", ("cancel-after", "5s")).await.unwrap()).await;
+    assert_eq!((status, ended["status"].as_str()), (201, Some("aborted")), "{ended}");
+    assert!(
+        ended["started_at"].is_null() && ended["metrics"].get("predict_time").is_none(),
+        "{ended}"
+    );
+    let (_, _, ended) = json(create("in time", ("cancel-after", "1m30s")).await.unwrap()).await;
+    assert_eq!(ended["status"], "succeeded", "{ended}");
+    for wrong in ["4s", "soon", "5", "s", ""] {
+        let (status, kind, _) = json(create("x", ("cancel-after", wrong)).await.unwrap()).await;
+        assert_eq!((status, kind.as_str()), (422, "application/problem+json"), "{wrong}");
+    }
+
+    let junk = client.post(&url).bearer_auth(TOKEN).body("{");
+    assert_eq!(junk.send().await.unwrap().status(), 400);
+    let get = async |query: &str| {
+        json(
+            client
+                .get(format!("{url}{query}"))
+                .bearer_auth(TOKEN)
+                .send()
+                .await
+                .unwrap(),
+        )
+        .await
+    };
+    assert_eq!(get("?cursor=junk").await.0, 400);
+    let (_, _, list) = get("?source=web").await;
+    assert_eq!(list, json!({ "previous": null, "next": null, "results": [] }));
+    assert_eq!(get("").await.2["results"].as_array().unwrap().len(), 2);
+
+    // After an hour nothing but the fact is left.
+    let id = sim.bought()[1].id.clone();
+    sim.forget(&id);
+    let (_, _, gone) = get(&format!("/{id}")).await;
+    assert_eq!((&gone["data_removed"], &gone["output"]), (&json!(true), &Value::Null));
+    // Nobody without the token.
+    assert_eq!(client.get(&url).send().await.unwrap().status(), 401);
 }
 
 /// What both clients have bought, and how.
@@ -94,5 +153,4 @@ fn check(sim: &ReplicateSim, client: &str) {
     assert_eq!(hook.events, ["completed"]);
     assert_eq!(hook.deliveries.len(), 1, "{:?}", hook.deliveries);
     assert_eq!(sim.bought_twice(), Vec::<String>::new());
-    assert!(bought.iter().all(|p| p.status.is_end()), "{bought:#?}");
 }

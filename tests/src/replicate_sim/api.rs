@@ -282,7 +282,8 @@ impl Api {
             let detail = "You have insufficient credit to run this model.";
             return Err(Problem::new(402, "Insufficient credit", detail));
         }
-        if prediction.marked("throttled") {
+        let throttled = |prompt: &str| lock(&self.0.book).throttled.insert(prompt.to_owned());
+        if prediction.marked("throttled") && throttled(prediction.prompt()) {
             let detail = "Request was throttled. Expected available in 1 second.";
             return Err(Problem(429, json!({ "detail": detail, "status": 429 })));
         }

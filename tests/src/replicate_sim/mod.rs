@@ -10,14 +10,15 @@
 //! | `[sim:fail]`, `[sim:nsfw]`, `[sim:memory]` | fails, with the text of that |
 //! | `[sim:canceled]` | somebody else cancels it |
 //! | `[sim:early]` | a blocking create answers with the output and still `processing`, as Python's client knows it |
-//! | `[sim:throttled]`, `[sim:broke]` | refused with 429, with 402 |
+//! | `[sim:throttled]` | the first create with this prompt is refused with 429 |
+//! | `[sim:broke]` | refused with 402 |
 
 mod api;
 mod life;
 mod models;
 mod webhook;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -132,6 +133,8 @@ struct Inner {
 struct Book {
     predictions: Vec<Prediction>,
     refused: Vec<u16>,
+    /// Prompts that were refused with 429.
+    throttled: BTreeSet<String>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
