@@ -1,5 +1,6 @@
 //! The routes.
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,22 +104,34 @@ impl Api {
             }
             _ => {}
         }
-        let expected = format!("Bearer {}", self.0.settings.token);
-        if req.header::<String>("authorization") != Some(expected) {
-            let detail = "You did not pass a valid authentication token";
-            return Err(Problem::new(401, "Unauthenticated", detail));
-        }
         let place = match (read, parts.as_slice()) {
             (false, ["v1", "models", owner, name, "predictions"]) => Place::Official(owner, name),
             (false, ["v1", "deployments", owner, name, "predictions"]) => Place::Deployment(owner, name),
             (false, ["v1", "predictions"]) => Place::Version,
-            _ => return self.look(req, read, &parts),
+            _ => {
+                self.authorize(req)?;
+                return self.look(req, read, &parts);
+            }
         };
-        let created = self.create(req, &path, place).await;
+        let created = match self.authorize(req) {
+            Ok(()) => self.create(req, &path, place).await,
+            Err(problem) => Err(problem),
+        };
         if let Err(Problem(status, _)) = &created {
             lock(&self.0.book).refused.push(*status);
         }
         created
+    }
+
+    fn authorize(&self, req: &Request) -> Result<(), Problem> {
+        let expected = format!("Bearer {}", self.0.settings.token);
+        match req.header::<String>("authorization") == Some(expected) {
+            true => Ok(()),
+            false => {
+                let detail = "You did not pass a valid authentication token";
+                Err(Problem::new(401, "Unauthenticated", detail))
+            }
+        }
     }
 
     /// Everything that buys nothing.
@@ -146,7 +159,7 @@ impl Api {
         found.map(|body| Reply::Json(200, body)).ok_or_else(Problem::not_found)
     }
 
-    /// Newest first. The cursor is the number of newer predictions at the time of the first page, counted from the oldest.
+    /// Newest first. A cursor is the number of predictions that are on its page or older.
     fn list(&self, req: &Request) -> Result<Reply, Problem> {
         let url = self.0.public_url();
         let page = self.0.settings.page;
@@ -224,7 +237,8 @@ impl Api {
         let by_version = matches!(place, Place::Version);
         for key in body.keys() {
             let known = matches!(key.as_str(), "input" | "webhook" | "webhook_events_filter" | "stream");
-            if !known && !(by_version && key == "version") {
+            let version = by_version && key == "version";
+            if !known && !version {
                 let description = format!("Additional property {key} is not allowed");
                 return Err(Problem::invalid_field(
                     "additional_property_not_allowed",
@@ -257,7 +271,7 @@ impl Api {
         let prediction = Prediction {
             id: uuid::Uuid::new_v4().simple().to_string()[..26].to_owned(),
             path: path.to_owned(),
-            headers: Default::default(),
+            headers: BTreeMap::new(),
             input: input.clone(),
             webhook: webhook(body)?,
             events: events(body)?,

@@ -115,12 +115,15 @@ impl Prediction {
             ),
             ("memory", "CUDA out of memory. Tried to allocate 2.00 GiB"),
         ];
+        if self.status.is_end() {
+            return;
+        }
         if self.marked("canceled") {
             self.end(Status::Canceled);
         } else if let Some((_, text)) = texts.into_iter().find(|(mark, _)| self.marked(mark)) {
             self.error = Some(text);
             self.end(Status::Failed);
-        } else if !self.status.is_end() {
+        } else {
             let url = |number: u64| json!(format!("{public_url}/files/{}-{number}.png", self.id));
             let count = |field| self.input.get(field).and_then(Value::as_u64).unwrap_or(1);
             self.output = match self.model.count {
