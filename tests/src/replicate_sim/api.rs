@@ -117,7 +117,7 @@ impl Api {
             Ok(()) => self.create(req, &path, place).await,
             Err(problem) => Err(problem),
         };
-        if let Err(Problem(status, _)) = &created {
+        if let Err(Problem(status @ ..500, _)) = &created {
             lock(&self.0.book).refused.push(*status);
         }
         created
@@ -211,12 +211,16 @@ impl Api {
             let value = value.to_str().unwrap_or_default().to_owned();
             prediction.headers.insert(name.as_str().to_owned(), value);
         }
-        let (id, early) = (prediction.id.clone(), prediction.marked("early"));
+        let id = prediction.id.clone();
+        let [early, lost] = ["early", "lost"].map(|mark| prediction.marked(mark));
         let url = self.0.public_url();
         let created = prediction.show(&url);
         lock(&self.0.book).predictions.push(prediction);
         self.0.changed.send_replace(());
         tokio::spawn(live(Arc::clone(&self.0), id.clone(), deadline));
+        if lost {
+            return Err(Problem(502, Value::Null));
+        }
         let Some(wait) = wait else {
             return Ok(Reply::Json(201, created));
         };

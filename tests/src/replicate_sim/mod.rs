@@ -12,6 +12,7 @@
 //! | `[sim:early]` | a blocking create answers with the output and still `processing`, as Python's client knows it |
 //! | `[sim:throttled]` | the first create with this prompt is refused with 429 |
 //! | `[sim:broke]` | refused with 402 |
+//! | `[sim:lost]` | created, but answered with a 502 that says nothing |
 
 mod api;
 mod life;

@@ -177,6 +177,16 @@ async fn a_signed_webhook_ends_a_job_long_before_its_next_poll() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_create_whose_answer_is_lost_is_found_by_its_webhook_and_bought_once() {
+    let more = |options: Options| options.webhooks().env("REPLICATE_WEBHOOK_SIGNING_SECRET", SECRET);
+    let shop = Shop::open(Settings::default(), 500, more).await;
+    let id = shop.ada.submit("ultra", "a fox [sim:lost]", json!({})).await;
+    let ended = shop.ada.wait_for(&id, "completed").await;
+    shop.delivered(&ended).await;
+    shop.books(1, &["bonus +1000", "usage -7"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_fails_or_is_refused_costs_nothing_and_is_not_bought_again() {
     let shop = Shop::open(Settings::default(), 500, |options| options).await;
     let failed = async |model: &str, prompt: &str, parameters: Value, says: &str| {
