@@ -15,6 +15,7 @@ pub mod process;
 pub mod queue_sim;
 pub mod queue_suite;
 pub mod redis;
+pub mod replicate_sim;
 pub mod services;
 pub mod store_suite;
 pub mod storm;

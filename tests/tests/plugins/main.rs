@@ -7,4 +7,5 @@ mod check;
 mod new;
 mod pixie;
 mod reload;
+mod replicate;
 mod shipped;
