@@ -136,7 +136,7 @@ impl Health {
     }
 
     /// Opens it at once. True when it was closed.
-    fn broke(&self, reason: &str, now: Micros) -> bool {
+    pub fn broke(&self, reason: &str, now: Micros) -> bool {
         self.state().trip(reason, now)
     }
 
