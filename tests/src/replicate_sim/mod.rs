@@ -191,8 +191,9 @@ impl ReplicateSim {
             public_url: Mutex::new(base_url.clone()),
             book: Mutex::default(),
             changed: watch::Sender::new(()),
-            // Replicate follows no redirects.
+            // Replicate follows no redirects. Every delivery has a connection of its own.
             http: reqwest::Client::builder()
+                .pool_max_idle_per_host(0)
                 .redirect(reqwest::redirect::Policy::none())
                 .timeout(Duration::from_secs(10))
                 .build()?,
