@@ -2,10 +2,10 @@
 //! runtime; and the process can end without waiting for it.
 
 use ::velro_plugin::{Fault, FaultCode};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,10 +24,9 @@ pub(super) struct Lane {
 impl Lane {
     /// Starts the threads; they end when the lane is dropped and its last task is done.
     pub(super) fn new(name: &str, threads: usize) -> std::io::Result<Lane> {
-        let (tasks, waiting) = channel::<Task>();
-        let waiting = Arc::new(Mutex::new(waiting));
+        let (tasks, waiting) = unbounded::<Task>();
         for _ in 0..threads {
-            let waiting = Arc::clone(&waiting);
+            let waiting = waiting.clone();
             // The kernel keeps fifteen bytes of a thread's name.
             let short: String = format!("p-{name}").chars().take(15).collect();
             thread::Builder::new().name(short).spawn(move || work(&waiting))?;
@@ -58,7 +57,7 @@ impl Lane {
             let what = format!("{NO_ANSWER}, and no thread is left for it");
             return Err(Fault::new(FaultCode::Internal, what));
         }
-        let (answer, answered) = sync_channel::<thread::Result<T>>(1);
+        let (answer, answered) = bounded::<thread::Result<T>>(1);
         let call_is = Arc::new(Mutex::new(Call::Waiting));
         let (seen_by_task, stuck) = (Arc::clone(&call_is), Arc::clone(&self.stuck));
         let task = Box::new(move || {
@@ -148,13 +147,10 @@ fn panicked(payload: Box<dyn Any + Send>) -> Fault {
     Fault::new(FaultCode::Panic, text.unwrap_or_else(|| "panic".into()))
 }
 
-fn work(waiting: &Mutex<Receiver<Task>>) {
-    loop {
-        let task = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        match task {
-            Ok(task) => task(),
-            Err(_) => return,
-        }
+fn work(waiting: &Receiver<Task>) {
+    // Ends with the lane.
+    for task in waiting {
+        task();
     }
 }
 
@@ -162,6 +158,7 @@ fn work(waiting: &Mutex<Receiver<Task>>) {
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
+    use std::sync::mpsc::channel;
 
     const LONG: Duration = Duration::from_secs(60);
 
