@@ -82,11 +82,11 @@ impl ComfyUi {
     fn prepare(&self, job: &Job<'_>, stored: BTreeMap<String, String>) -> Result<Step, Fault> {
         let workflow = self.0.workflow(job.model)?;
         Ok(match request::upload(&self.0.base, workflow, job, &stored)? {
-            Upload::Next(_, request) => keep(request.into(), State::Uploading { stored }),
+            Upload::Next(_, request) => keep(request.into(), &State::Uploading { stored }),
             Upload::Unreadable => error::unreadable_image().into(),
             Upload::Done => keep(
                 request::submit(&self.0.base, workflow, job, &stored)?.into(),
-                State::Submitting,
+                &State::Submitting,
             ),
         })
     }
@@ -139,7 +139,7 @@ impl ComfyUi {
             Look::Queue => request::queue(&self.0.base),
             Look::History => request::history(&self.0.base, job.id),
         };
-        keep(request.into(), State::Looking { at, tries })
+        keep(request.into(), &State::Looking { at, tries })
     }
 
     fn looking(&self, job: &Job<'_>, at: Look, tries: u32, event: &Event<'_>) -> Step {
@@ -167,7 +167,7 @@ impl ComfyUi {
 fn found(job: &Job<'_>, id: String, place: Option<Place>) -> Step {
     let ticket = Ticket::new(id.clone(), job.now_ms);
     let ms = request::pace_ms(job, &ticket);
-    keep(Step::wait(ms), State::Accepted(ticket))
+    keep(Step::wait(ms), &State::Accepted(ticket))
         .remote_id(id)
         .progress(progress(place))
 }
@@ -190,7 +190,7 @@ fn lost() -> Step {
         "The connection to the server broke while the job was handed over. We are finding out whether it was accepted; \
          nothing is charged until then.",
     );
-    keep(step, State::Lost)
+    keep(step, &State::Lost)
 }
 
 fn cancelled() -> Step {
@@ -248,7 +248,7 @@ impl ComfyUi {
             Phase::Delete => request::delete(base, &ticket.id),
             Phase::Interrupt => request::interrupt(base, &ticket.id),
         };
-        keep(request.into(), State::Accepted(ticket))
+        keep(request.into(), &State::Accepted(ticket))
     }
 
     fn history(&self, job: &Job<'_>, mut ticket: Ticket, answer: &Response<'_>) -> Step {
@@ -299,14 +299,14 @@ impl ComfyUi {
 fn wait(job: &Job<'_>, mut ticket: Ticket, next: Phase, place: Option<Place>) -> Step {
     ticket.phase = next;
     let ms = request::pace_ms(job, &ticket);
-    keep(Step::wait(ms), State::Accepted(ticket)).progress(progress(place))
+    keep(Step::wait(ms), &State::Accepted(ticket)).progress(progress(place))
 }
 
 /// Trouble that says nothing about the job: waited out until the host's deadline.
 fn try_later(mut ticket: Ticket) -> Step {
     ticket.errors = ticket.errors.saturating_add(1);
     let ms = request::backoff_ms(ticket.errors);
-    keep(Step::wait(ms), State::Accepted(ticket))
+    keep(Step::wait(ms), &State::Accepted(ticket))
 }
 
 fn gone() -> Step {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use velro_plugin::{Fault, FaultCode, Job, Step};
+use velro_plugin::{Fault, Job, Step};
 
 /// Version written; older ones stay readable.
 const VERSION: u32 = 1;
@@ -58,13 +58,6 @@ pub(crate) enum Phase {
     Interrupt,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    v: u32,
-    #[serde(flatten)]
-    state: State,
-}
-
 impl Ticket {
     pub(crate) fn new(id: String, now_ms: u64) -> Self {
         Ticket {
@@ -80,17 +73,11 @@ impl Ticket {
 }
 
 /// Stores a state with a step.
-pub(crate) fn keep(step: Step, state: State) -> Step {
-    step.state_json(&Saved { v: VERSION, state })
+pub(crate) fn keep(step: Step, state: &State) -> Step {
+    step.versioned_state(VERSION, state)
 }
 
 /// The saved state; none before the first step.
 pub(crate) fn load(job: &Job<'_>) -> Result<Option<State>, Fault> {
-    match job.state_json::<Saved>()? {
-        Some(saved) if saved.v > VERSION => Err(Fault::new(
-            FaultCode::BadState,
-            format!("state of version {}, this code reads up to {VERSION}", saved.v),
-        )),
-        saved => Ok(saved.map(|saved| saved.state)),
-    }
+    job.versioned_state(VERSION)
 }

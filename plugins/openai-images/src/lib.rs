@@ -16,7 +16,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 use velro_plugin::{
-    ErrorKind, Event, Fault, FaultCode, Job, Manifest, Provider, Response, Retry, Step, Transport, export_provider,
+    ErrorKind, Event, Fault, Job, Manifest, Provider, Response, Retry, Step, Transport, export_provider,
 };
 
 use config::Config;
@@ -28,9 +28,7 @@ export_provider!(OpenAiImages, OpenAiImages::new);
 
 /// What the host keeps for us: that the request went out.
 #[derive(Serialize, Deserialize)]
-struct State {
-    v: u32,
-}
+struct Asked {}
 
 /// Version written; older ones stay readable.
 const VERSION: u32 = 1;
@@ -52,16 +50,10 @@ impl Provider for OpenAiImages {
     }
 
     fn step(&self, job: &Job<'_>, event: Event<'_>) -> Result<Step, Fault> {
-        let asked = match job.state_json::<State>()? {
-            Some(state) if state.v > VERSION => {
-                let what = format!("state of version {}, this code reads up to {VERSION}", state.v);
-                return Err(Fault::new(FaultCode::BadState, what));
-            }
-            state => state.is_some(),
-        };
+        let asked = job.versioned_state::<Asked>(VERSION)?.is_some();
         Ok(match event {
             Event::Start if !asked => match request::submit(&self.0, job)? {
-                Ok(request) => Step::from(request).state_json(&State { v: VERSION }),
+                Ok(request) => Step::from(request).versioned_state(VERSION, &Asked {}),
                 Err(request::Unreadable) => error::unreadable_image().into(),
             },
             Event::Cancel if !asked => Step::fail(ErrorKind::Cancelled, Retry::Never, "cancelled", "Cancelled."),

@@ -77,7 +77,7 @@ impl Replicate {
     fn unaccepted(&self, job: &Job<'_>, state: Option<&State>, event: Event<'_>) -> Result<Step, Fault> {
         let lost_already = matches!(state, Some(State::Lost));
         Ok(match event {
-            Event::Start if state.is_none() => keep(request::create(&self.0.base, job)?.into(), State::Submitting),
+            Event::Start if state.is_none() => keep(request::create(&self.0.base, job)?.into(), &State::Submitting),
             // The host asks only while no request is in flight; without a lost one nothing was bought.
             Event::Cancel if !lost_already => cancelled(),
             Event::Http(answer) if !lost_already => match created(&answer) {
@@ -89,7 +89,7 @@ impl Replicate {
                         Verdict::Going => request::pace_ms(job, &ticket),
                         _ => 100,
                     };
-                    keep(Step::wait(ms), State::Accepted(ticket))
+                    keep(Step::wait(ms), &State::Accepted(ticket))
                         .remote_id(id)
                         .progress(progress)
                 }
@@ -126,7 +126,7 @@ fn lost(job: &Job<'_>) -> Step {
              accepted; nothing is charged until then.",
         )
     };
-    keep(step, State::Lost)
+    keep(step, &State::Lost)
 }
 
 fn cancelled() -> Step {
@@ -171,7 +171,7 @@ impl Replicate {
             Phase::Poll => request::poll(&self.0.base, &ticket),
             Phase::Cancel => request::cancel(&self.0.base, &ticket),
         };
-        keep(request.into(), State::Accepted(ticket))
+        keep(request.into(), &State::Accepted(ticket))
     }
 
     fn polled(&self, job: &Job<'_>, ticket: Ticket, answer: &Response<'_>) -> Step {
@@ -206,7 +206,7 @@ fn predicted(job: &Job<'_>, mut ticket: Ticket, prediction: &Value) -> Step {
             ticket.permille = progress.permille;
             ticket.errors = 0;
             let ms = request::pace_ms(job, &ticket);
-            keep(Step::wait(ms), State::Accepted(ticket)).progress(progress)
+            keep(Step::wait(ms), &State::Accepted(ticket)).progress(progress)
         }
         Verdict::Succeeded => match response::outcome(prediction) {
             Some(outcome) => outcome.into(),
@@ -241,7 +241,7 @@ fn try_later(job: &Job<'_>, mut ticket: Ticket, retry_after_ms: u64) -> Step {
     // At the deadline the host asks us to cancel; until then there is time.
     let left_ms = job.deadline_ms.saturating_sub(job.now_ms).max(1_000);
     let ms = request::backoff_ms(ticket.errors, retry_after_ms).min(left_ms);
-    keep(Step::wait(ms), State::Accepted(ticket))
+    keep(Step::wait(ms), &State::Accepted(ticket))
 }
 
 /// An answer that may become a better one, but not for ever.

@@ -1,7 +1,7 @@
 //! What the host keeps for us between two steps, versioned because it outlives the code that wrote it.
 
 use serde::{Deserialize, Serialize};
-use velro_plugin::{Fault, FaultCode, Job, Step};
+use velro_plugin::{Fault, Job, Step};
 
 /// Version written; older ones stay readable.
 const VERSION: u32 = 1;
@@ -41,13 +41,6 @@ pub(crate) enum Phase {
     Cancel,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    v: u32,
-    #[serde(flatten)]
-    state: State,
-}
-
 impl Ticket {
     pub(crate) fn new(id: String, now_ms: u64) -> Self {
         Ticket {
@@ -62,17 +55,11 @@ impl Ticket {
 }
 
 /// Stores a state with a step.
-pub(crate) fn keep(step: Step, state: State) -> Step {
-    step.state_json(&Saved { v: VERSION, state })
+pub(crate) fn keep(step: Step, state: &State) -> Step {
+    step.versioned_state(VERSION, state)
 }
 
 /// The saved state; none before the first step.
 pub(crate) fn load(job: &Job<'_>) -> Result<Option<State>, Fault> {
-    match job.state_json::<Saved>()? {
-        Some(saved) if saved.v > VERSION => Err(Fault::new(
-            FaultCode::BadState,
-            format!("state of version {}, this code reads up to {VERSION}", saved.v),
-        )),
-        saved => Ok(saved.map(|saved| saved.state)),
-    }
+    job.versioned_state(VERSION)
 }

@@ -51,6 +51,7 @@ mod numbers;
 mod step;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+mod versioned;
 
 pub use base_url::BaseUrl;
 pub use config::read_config;

@@ -43,6 +43,7 @@ const SDK: &[File] = sdk![
     "step.rs",
     "testkit.rs",
     "testkit/storm.rs",
+    "versioned.rs",
 ];
 
 /// The SDK's own manifest without what it has from the workspace.

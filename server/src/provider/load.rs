@@ -131,7 +131,7 @@ impl Loading<'_> {
         entry: &ProviderEntry,
         provider: Arc<dyn Provider>,
     ) -> Result<LoadedProvider, (LoadProblem, String, String)> {
-        provider.manifest().map_err(|fault| {
+        let manifest = provider.manifest().map_err(|fault| {
             let what = format!("cannot describe itself ({fault})");
             (
                 LoadProblem::Manifest,
@@ -139,7 +139,7 @@ impl Loading<'_> {
                 "see what `velro plugin check` says".to_owned(),
             )
         })?;
-        let mut loaded = LoadedProvider::of(&entry.name, provider);
+        let mut loaded = LoadedProvider::described(&entry.name, provider, manifest);
         if let Some(allowed) = &entry.hosts {
             let stranger = loaded
                 .hosts

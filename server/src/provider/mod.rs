@@ -58,13 +58,21 @@ impl LoadedProvider {
             Manifest::new(name, "")
         });
         LoadedProvider {
+            not_ready,
+            ..LoadedProvider::described(name, provider, manifest)
+        }
+    }
+
+    /// The same for one that has described itself already.
+    fn described(name: &str, provider: Arc<dyn Provider>, manifest: Manifest) -> Self {
+        LoadedProvider {
             name: name.to_owned(),
             provider,
             hosts: manifest.hosts.clone(),
             manifest,
             secrets: HashMap::new(),
             allow_private: false,
-            not_ready,
+            not_ready: None,
             timeout_ms: 20_000,
             library: None,
             health: Health::default(),
@@ -98,9 +106,13 @@ pub struct ProviderShelf {
 impl ProviderShelf {
     /// An empty shelf; [`ProviderShelf::put`] and [`ProviderShelf::take_up`] fill it.
     pub fn new(config: &Config) -> ProviderShelf {
+        ProviderShelf::staged(&config.staged_plugins_dir())
+    }
+
+    fn staged(staging: &Path) -> ProviderShelf {
         ProviderShelf {
             current: ArcSwap::default(),
-            plugins: Plugins::new(config.staged_plugins_dir()),
+            plugins: Plugins::new(staging),
         }
     }
 
@@ -112,10 +124,7 @@ impl ProviderShelf {
 
     /// The same with the private copies of libraries in a folder of the caller's.
     pub fn load_staged(config: &Config, registry: &Registry, staging: &Path) -> Result<ProviderShelf, RegistryErrors> {
-        let shelf = ProviderShelf {
-            current: ArcSwap::default(),
-            plugins: Plugins::new(staging),
-        };
+        let shelf = ProviderShelf::staged(staging);
         shelf.take_up(config, registry)?;
         Ok(shelf)
     }

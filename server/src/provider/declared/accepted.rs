@@ -6,7 +6,7 @@ use velro_plugin::{
 
 use super::error::{classify, usual, verdict};
 use super::response::{Found, View};
-use super::state::{Phase, Stop, Ticket, Urls};
+use super::state::{Phase, State, Stop, Ticket, Urls, keep};
 use super::{Declared, cancelled};
 use crate::catalog::declaration::{Declaration, Meaning, On, Pointer, Polling, Stage, States, Webhook};
 
@@ -275,7 +275,7 @@ impl Following<'_> {
         let ms = ms.unwrap_or_else(|| self.pace_ms(&mut ticket));
         let left = job.deadline_ms.saturating_sub(job.now_ms);
         let ms = if left > 0 { ms.min(left.max(100)) } else { ms };
-        Ok(Step::wait(ms).state_json(&ticket.saved()))
+        Ok(keep(Step::wait(ms), &State::Accepted(Box::new(ticket))))
     }
 
     /// Time to the next look. With a webhook it only keeps the progress fresh and catches webhooks that never come.
@@ -325,7 +325,7 @@ impl Following<'_> {
                 format!("a request cannot be made any more: {unfit:?}"),
             )
         })?;
-        Ok(Step::from(request).state_json(&ticket.saved()))
+        Ok(keep(request.into(), &State::Accepted(Box::new(ticket))))
     }
 
     /// A word that the declaration does not know says nothing about the job; the operator learns of each once.

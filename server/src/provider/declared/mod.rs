@@ -98,7 +98,7 @@ impl Declared {
         let lost_already = matches!(state, Some(State::Lost));
         Ok(match event {
             Event::Start if state.is_none() => match self.submit(job) {
-                Ok(request) => Step::from(request).state_json(&State::Submitting.saved()),
+                Ok(request) => state::keep(request.into(), &State::Submitting),
                 Err(unfit) => unfit_input(&unfit).into(),
             },
             // The host asks only while no request is in flight; without a lost one nothing was bought.
@@ -229,7 +229,7 @@ impl Declared {
             let kind = ErrorKind::UnknownOutcome;
             Step::fail(kind, Retry::Never, "unknown_outcome", usual(kind))
         };
-        step.state_json(&State::Lost.saved())
+        state::keep(step, &State::Lost)
     }
 }
 

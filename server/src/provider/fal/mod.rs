@@ -109,7 +109,7 @@ impl Fal {
         let lost_already = matches!(state, Some(State::Lost));
         Ok(match event {
             Event::Start if state.is_none() => {
-                Step::from(request::submit(self.base()?, job)).state_json(&State::Submitting.saved())
+                state::keep(request::submit(self.base()?, job).into(), &State::Submitting)
             }
             // The host asks only while no request is in flight; without a lost one nothing was bought.
             Event::Cancel if !lost_already => cancelled(),
@@ -154,7 +154,7 @@ fn lost(job: &Job<'_>) -> Step {
              accepted; nothing is charged until then.",
         )
     };
-    step.state_json(&State::Lost.saved())
+    state::keep(step, &State::Lost)
 }
 
 fn cancelled() -> Step {
@@ -329,7 +329,7 @@ impl Fal {
         let ms = ms.unwrap_or_else(|| request::pace_ms(job, &ticket));
         let left = job.deadline_ms.saturating_sub(job.now_ms);
         let ms = if left > 0 { ms.min(left.max(100)) } else { ms };
-        Step::wait(ms).state_json(&State::Accepted(ticket).saved())
+        state::keep(Step::wait(ms), &State::Accepted(ticket))
     }
 }
 
@@ -345,7 +345,7 @@ fn go(mut ticket: Ticket, phase: Phase) -> Step {
         Phase::Fetch => request::result(&ticket),
         Phase::Cancel => request::cancel(&ticket),
     };
-    Step::from(request).state_json(&State::Accepted(ticket).saved())
+    state::keep(request.into(), &State::Accepted(ticket))
 }
 
 /// The job ended because we wanted it to end.

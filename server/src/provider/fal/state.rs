@@ -1,7 +1,7 @@
 //! What the host keeps for us between two steps, versioned because it outlives the code that wrote it.
 
 use serde::{Deserialize, Serialize};
-use velro_plugin::{Fault, FaultCode, Job};
+use velro_plugin::{Fault, Job, Step};
 
 use super::address::Urls;
 
@@ -55,23 +55,6 @@ pub(super) enum Stop {
     Deadline,
 }
 
-#[derive(Serialize, Deserialize)]
-pub(super) struct Saved {
-    v: u32,
-    #[serde(flatten)]
-    state: State,
-}
-
-impl State {
-    /// The form that is stored.
-    pub(super) fn saved(self) -> Saved {
-        Saved {
-            v: VERSION,
-            state: self,
-        }
-    }
-}
-
 impl Ticket {
     pub(super) fn new(urls: Urls, request_id: String, now_ms: u64) -> Self {
         Ticket {
@@ -87,13 +70,12 @@ impl Ticket {
     }
 }
 
+/// Stores a state with a step.
+pub(super) fn keep(step: Step, state: &State) -> Step {
+    step.versioned_state(VERSION, state)
+}
+
 /// The saved state; none before the first step.
 pub(super) fn load(job: &Job<'_>) -> Result<Option<State>, Fault> {
-    match job.state_json::<Saved>()? {
-        Some(saved) if saved.v > VERSION => Err(Fault::new(
-            FaultCode::BadState,
-            format!("state of version {}, this code reads up to {VERSION}", saved.v),
-        )),
-        saved => Ok(saved.map(|s| s.state)),
-    }
+    job.versioned_state(VERSION)
 }
