@@ -92,6 +92,7 @@ pub fn stored(user_id: UserId) -> NewGeneration {
             count: Some(1),
         },
         idempotency: None,
+        api_key_id: None,
         now: clock::now(),
     }
 }

@@ -80,4 +80,10 @@ ids! {
     TransferId,
     /// A line of a user's credit statement.
     StatementLineId,
+    /// A key with which a program calls instead of a person.
+    ApiKeyId,
+    /// A purchase of credits, whatever became of it.
+    OrderId,
+    /// A code that gives credits.
+    RedeemCodeId,
 }

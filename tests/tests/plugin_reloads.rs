@@ -91,6 +91,7 @@ async fn reloads_lose_no_job_and_leave_nothing_but_the_libraries() {
             model_id: "zoo/pixel",
             call,
             idempotency: None,
+            api_key_id: None,
         };
         intake.submit(request).await.unwrap().generation.id
     };

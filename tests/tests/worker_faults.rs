@@ -150,6 +150,7 @@ impl World {
             model_id: MODEL,
             call,
             idempotency: None,
+            api_key_id: None,
         };
         intake.submit(request).await.unwrap().generation.id
     }

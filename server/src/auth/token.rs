@@ -209,6 +209,9 @@ mod tests {
             created_at: now,
             updated_at: now,
             last_sign_in_at: None,
+            suspended_at: None,
+            suspended_reason: None,
+            deleted_at: None,
         }
     }
 

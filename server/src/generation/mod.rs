@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::clock::Micros;
-use crate::id::{GenerationId, ProjectId, UserId};
+use crate::id::{ApiKeyId, GenerationId, ProjectId, UserId};
 use crate::ledger::Credits;
 
 /// The contract's statuses of a generation.
@@ -159,6 +159,8 @@ pub struct Generation {
     pub started_at: Option<Micros>,
     /// Terminal transition.
     pub completed_at: Option<Micros>,
+    /// The key of the program that asked, and whose spending cap counts it.
+    pub api_key_id: Option<ApiKeyId>,
 }
 
 /// A provider that can do a generation, with what it would be sent.

@@ -50,6 +50,12 @@ codes! {
     InvalidCredentials = UNAUTHORIZED, "invalid_credentials", "E-mail or password is wrong";
     /// Not enough credits.
     InsufficientCredits = PAYMENT_REQUIRED, "insufficient_credits", "Not enough credits";
+    /// The API key has spent what it may.
+    KeyCapReached = PAYMENT_REQUIRED, "key_cap_reached", "The API key's spending cap is reached";
+    /// The account is suspended.
+    AccountSuspended = FORBIDDEN, "account_suspended", "The account is suspended";
+    /// The API key may not do this.
+    InsufficientScope = FORBIDDEN, "insufficient_scope", "The API key may not do this";
     /// Known, but not allowed.
     Forbidden = FORBIDDEN, "forbidden", "Not allowed";
     /// Missing, or somebody else's.

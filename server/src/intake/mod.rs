@@ -12,7 +12,7 @@ use crate::catalog::{ClientCall, Model, ParamFault, Registry, Shelf, ValidCall};
 use crate::clock;
 use crate::failpoint;
 use crate::generation::{Generation, Route, Status};
-use crate::id::{GenerationId, ProjectId, UserId};
+use crate::id::{ApiKeyId, GenerationId, ProjectId, UserId};
 use crate::ledger::Credits;
 use crate::provider::{ProviderShelf, routes};
 use crate::queue::live::{Live, Seen, Watch};
@@ -51,6 +51,8 @@ pub struct Request<'a> {
     pub model_id: &'a str,
     pub call: ClientCall<'a>,
     pub idempotency: Option<IdempotencyKey>,
+    /// The API key it came with; its cap counts the price.
+    pub api_key_id: Option<ApiKeyId>,
 }
 
 /// Why a call was not accepted. Nothing was changed.
@@ -67,6 +69,13 @@ pub enum Refusal {
     /// Too little.
     #[allow(missing_docs)]
     Insufficient { required: Credits, available: Credits },
+    /// The API key may not spend that much any more.
+    #[allow(missing_docs)]
+    CapReached { required: Credits, remaining: Credits },
+    /// The API key was revoked or has expired.
+    KeyEnded,
+    /// The account is suspended.
+    Suspended,
     /// Not the user's.
     NoSuchProject,
     /// The account is gone.
@@ -126,7 +135,7 @@ impl Intake {
         self.metrics.submit(match &outcome {
             Ok(Accepted { replayed: true, .. }) => "replayed",
             Ok(_) => "accepted",
-            Err(Refusal::Insufficient { .. }) => "insufficient_credits",
+            Err(Refusal::Insufficient { .. } | Refusal::CapReached { .. }) => "insufficient_credits",
             Err(Refusal::ModelUnavailable(_)) => "unavailable",
             Err(Refusal::Store(_)) => "error",
             Err(_) => "invalid",
@@ -154,6 +163,7 @@ impl Intake {
             price: valid.price,
             price_basis: valid.price_basis,
             idempotency: request.idempotency,
+            api_key_id: request.api_key_id,
             now: clock::now(),
         };
         let estimated_seconds = model.typical_ms.div_ceil(1000);
@@ -181,6 +191,11 @@ impl Intake {
             Submitted::Insufficient { required, available } => {
                 return Err(Refusal::Insufficient { required, available });
             }
+            Submitted::CapReached { required, remaining } => {
+                return Err(Refusal::CapReached { required, remaining });
+            }
+            Submitted::KeyEnded => return Err(Refusal::KeyEnded),
+            Submitted::Suspended => return Err(Refusal::Suspended),
             Submitted::NoSuchProject => return Err(Refusal::NoSuchProject),
             Submitted::NoSuchUser => return Err(Refusal::NoSuchUser),
         };

@@ -7,7 +7,8 @@
 //!
 //! Invariants, checked by `velro ledger verify`:
 //! - the balance of an account is the sum of its transfers; all balances sum to zero;
-//! - `held` of an account is the sum of its unsettled holds; `balance - held >= 0` for users;
+//! - `held` of an account is the sum of its unsettled holds; `balance - held + debt >= 0` for users, and there is a debt only
+//!   where a purchase was reversed after it was spent;
 //! - a user's available balance (`balance - held`) is the sum of the statement lines;
 //! - every terminal generation has exactly one settlement, and `captured + released` is the hold.
 
@@ -145,12 +146,19 @@ pub struct Balance {
     pub balance: Credits,
     /// Set aside for running generations.
     pub held: Credits,
+    /// How far a reversed purchase has taken [`Balance::available`] below zero; nothing else may.
+    pub debt: Credits,
 }
 
 impl Balance {
-    /// What can be spent, and what a person is shown.
+    /// What can be spent, and what a person is shown; below zero by exactly the debt.
     pub fn available(self) -> Credits {
         self.balance - self.held
+    }
+
+    /// The debt that is left: what is missing to zero.
+    pub fn missing(self) -> Credits {
+        Credits((-self.available().0).max(0))
     }
 }
 

@@ -72,6 +72,7 @@ pub fn request(user: UserId, price: i64) -> NewGeneration {
             count: Some(4),
         },
         idempotency: None,
+        api_key_id: None,
         now: at(10),
     }
 }

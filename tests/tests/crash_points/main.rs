@@ -203,6 +203,7 @@ async fn run(die_at: u32, when: When, scenario: &Scenario) -> Option<(Status, At
         model_id: MODEL,
         call,
         idempotency: None,
+        api_key_id: None,
     };
     let id = intake.submit(request).await.unwrap().generation.id;
     let died = tokio::select! {

@@ -329,6 +329,7 @@ impl Shop {
             model_id,
             call,
             idempotency: None,
+            api_key_id: None,
         };
         Ok(*process.intake.submit(request).await?.generation)
     }

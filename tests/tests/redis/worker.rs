@@ -108,6 +108,7 @@ impl World {
             model_id: "sandbox/image",
             call,
             idempotency: None,
+            api_key_id: None,
         };
         process.intake.submit(request).await.unwrap().generation.id
     }

@@ -203,6 +203,7 @@ impl Call {
             model_id: &self.model_id,
             call: self.client_call(),
             idempotency,
+            api_key_id: None,
         };
         services.intake.submit(request).await.map_err(refused)
     }
@@ -255,6 +256,18 @@ pub fn refused(refusal: Refusal) -> Problem {
                 "Insufficient credits. Required: {}, Available: {}",
                 required.0, available.0
             ),
+        ),
+        Refusal::CapReached { required, remaining } => Problem::new(
+            Code::KeyCapReached,
+            format!(
+                "This costs {required} credits, and this API key may spend {remaining} more; raise its spending_cap or use \
+                 another key"
+            ),
+        ),
+        Refusal::KeyEnded => Problem::new(Code::Unauthorized, "The API key was revoked or has expired"),
+        Refusal::Suspended => Problem::new(
+            Code::AccountSuspended,
+            "This account is suspended and cannot spend credits; contact the operator",
         ),
         Refusal::NoSuchProject => Problem::not_found("Project"),
         Refusal::NoSuchUser => Problem::new(Code::Unauthorized, "The account of this token does not exist any more"),

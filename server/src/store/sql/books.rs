@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::bulk::Bulk;
 use super::conn::{Conn, Sql, args, sql};
 use super::error::Result;
-use super::rows::to_json;
+use super::rows::{self, to_json};
 use crate::clock::Micros;
-use crate::id::{GenerationId, StatementLineId, TransferId, UserId};
+use crate::id::{ApiKeyId, GenerationId, OrderId, StatementLineId, TransferId, UserId};
 use crate::ledger::{self, Balance, Credits, LineType, Platform, Settlement};
 
 /// What a generation's money movements say about it.
@@ -21,6 +21,8 @@ use crate::ledger::{self, Balance, Credits, LineType, Platform, Settlement};
 pub(super) struct Purpose<'a> {
     pub(super) generation_id: GenerationId,
     pub(super) model_id: &'a str,
+    /// The key it was asked with, whose spending is counted.
+    pub(super) api_key_id: Option<ApiKeyId>,
 }
 
 impl Purpose<'_> {
@@ -41,6 +43,15 @@ pub(super) struct Gift<'a> {
     pub(super) now: Micros,
 }
 
+/// A purchase of credits, or what takes one back.
+#[allow(dead_code, reason = "the purchases and the desk that book with it come next")]
+pub(super) struct Deal<'a> {
+    pub(super) order_id: OrderId,
+    pub(super) reason: &'a str,
+    pub(super) actor: &'a str,
+    pub(super) now: Micros,
+}
+
 #[derive(Default)]
 struct Account {
     /// As it will be.
@@ -48,6 +59,28 @@ struct Account {
     /// Difference to what is stored.
     balance_delta: Credits,
     held_delta: Credits,
+    debt_delta: Credits,
+}
+
+/// A key whose spending is bounded.
+struct Key {
+    /// What it may still spend; `None` without a cap.
+    remaining: Option<Credits>,
+    spent_delta: Credits,
+}
+
+/// A movement of `amount` credits to the account of a user (below zero: from it), seen from both sides.
+struct Movement<'a> {
+    kind: &'static str,
+    platform: Platform,
+    amount: Credits,
+    line: LineType,
+    reason: &'a str,
+    actor: &'a str,
+    idempotency_key: Option<String>,
+    order_id: Option<OrderId>,
+    purpose: Option<Purpose<'a>>,
+    now: Micros,
 }
 
 #[derive(Serialize)]
@@ -58,6 +91,7 @@ struct TransferRow {
     to: String,
     amount: Credits,
     generation_id: Option<GenerationId>,
+    order_id: Option<OrderId>,
     reason: String,
     actor: String,
     idempotency_key: Option<String>,
@@ -100,11 +134,19 @@ struct DeltaRow<'a> {
     id: &'a str,
     balance: Credits,
     held: Credits,
+    debt: Credits,
+}
+
+#[derive(Serialize)]
+struct KeyRow {
+    id: ApiKeyId,
+    spent: Credits,
 }
 
 /// Bookings of one transaction.
 pub(super) struct Books {
     users: BTreeMap<UserId, Account>,
+    keys: BTreeMap<ApiKeyId, Key>,
     platform: BTreeMap<&'static str, Credits>,
     transfers: Vec<TransferRow>,
     holds: Vec<HoldRow>,
@@ -120,20 +162,16 @@ impl Books {
         let rows = conn
             .all(
                 sql!(
-                    sqlite: "SELECT a.user_id, a.balance, a.held FROM json_each($1) AS j \
+                    sqlite: "SELECT a.user_id, a.balance, a.held, a.debt FROM json_each($1) AS j \
                         JOIN accounts AS a ON a.id = j.value",
-                    postgres: "SELECT user_id, balance, held FROM accounts \
+                    postgres: "SELECT user_id, balance, held, debt FROM accounts \
                         WHERE id IN (SELECT json_array_elements_text($1::json)) ORDER BY id FOR NO KEY UPDATE",
                 ),
                 args![&to_json(users)?],
             )
             .await?;
         for row in &rows {
-            let balance = Balance {
-                balance: row.credits("balance")?,
-                held: row.credits("held")?,
-            };
-            books.enter(row.id("user_id")?, balance);
+            books.enter(row.id("user_id")?, rows::balance(row)?);
         }
         Ok(books)
     }
@@ -142,6 +180,7 @@ impl Books {
     pub(super) fn with(accounts: impl IntoIterator<Item = (UserId, Balance)>) -> Books {
         let mut books = Books {
             users: BTreeMap::new(),
+            keys: BTreeMap::new(),
             platform: BTreeMap::new(),
             transfers: Vec::new(),
             holds: Vec::new(),
@@ -166,27 +205,151 @@ impl Books {
         self.users.get(&user).map(|a| a.now.available())
     }
 
+    /// Notes what a key may still spend, as read under the lock of its owner's account.
+    pub(super) fn enter_key(&mut self, key: ApiKeyId, remaining: Option<Credits>) {
+        self.keys.entry(key).or_insert(Key {
+            remaining,
+            spent_delta: Credits::ZERO,
+        });
+    }
+
+    /// What `key` may still spend after the bookings so far; `None` without a cap.
+    pub(super) fn remaining(&self, key: ApiKeyId) -> Option<Credits> {
+        self.keys.get(&key)?.remaining
+    }
+
     /// Credits from the platform's grants, with the `bonus` line.
     pub(super) fn give(&mut self, user: UserId, gift: &Gift<'_>) -> Result<()> {
+        self.grant("grant", user, gift).map(drop)
+    }
+
+    /// Sets a grant right, in either direction, with the `bonus` line. False when the user has not that much to take.
+    #[allow(dead_code, reason = "the purchases and the desk that book with it come next")]
+    pub(super) fn correct(&mut self, user: UserId, gift: &Gift<'_>) -> Result<bool> {
+        self.grant("correction", user, gift)
+    }
+
+    fn grant(&mut self, kind: &'static str, user: UserId, gift: &Gift<'_>) -> Result<bool> {
+        let affordable = self.account(user)?.now.available() + gift.amount >= Credits::ZERO;
+        if gift.amount < Credits::ZERO && !affordable {
+            return Ok(false);
+        }
+        self.transfer(
+            user,
+            &Movement {
+                kind,
+                platform: Platform::Grants,
+                amount: gift.amount,
+                line: LineType::Bonus,
+                reason: gift.reason,
+                actor: gift.actor,
+                idempotency_key: gift.idempotency_key.map(str::to_owned),
+                order_id: None,
+                purpose: None,
+                now: gift.now,
+            },
+        )?;
+        Ok(true)
+    }
+
+    /// Credits that were bought, with the `purchase` line; once per order, as the key says.
+    #[allow(dead_code, reason = "the purchases and the desk that book with it come next")]
+    pub(super) fn sell(&mut self, user: UserId, credits: Credits, deal: &Deal<'_>) -> Result<()> {
+        let key = Some(format!("purchase:{}", deal.order_id));
+        self.deal("purchase", user, credits, key, deal)
+    }
+
+    /// Takes credits of a purchase back (`credits` above zero), or gives them back after all (below zero). What has been
+    /// spent already becomes a debt. The caller holds the lock of the order, and writes there how much is reversed.
+    #[allow(dead_code, reason = "the purchases and the desk that book with it come next")]
+    pub(super) fn reverse(&mut self, user: UserId, credits: Credits, deal: &Deal<'_>) -> Result<()> {
+        self.deal("reversal", user, -credits, None, deal)?;
         let account = self.account(user)?;
-        let balance = account.now.balance.0.checked_add(gift.amount.0);
-        let overflow = || anyhow::anyhow!("{} credits more are more than an account can hold", gift.amount);
+        account.debt_delta += account.now.missing() - account.now.debt;
+        account.now.debt = account.now.missing();
+        Ok(())
+    }
+
+    #[allow(dead_code, reason = "the purchases and the desk that book with it come next")]
+    fn deal(
+        &mut self,
+        kind: &'static str,
+        user: UserId,
+        credits: Credits,
+        idempotency_key: Option<String>,
+        deal: &Deal<'_>,
+    ) -> Result<()> {
+        self.transfer(
+            user,
+            &Movement {
+                kind,
+                platform: Platform::Purchases,
+                amount: credits,
+                line: LineType::Purchase,
+                reason: deal.reason,
+                actor: deal.actor,
+                idempotency_key,
+                order_id: Some(deal.order_id),
+                purpose: None,
+                now: deal.now,
+            },
+        )
+    }
+
+    /// Gives back what was captured for a generation, with the `refund` line. The caller has checked, under the lock of the
+    /// generation, that not more goes back than was captured.
+    #[allow(dead_code, reason = "the purchases and the desk that book with it come next")]
+    pub(super) fn refund(&mut self, user: UserId, purpose: Purpose<'_>, gift: &Gift<'_>) -> Result<()> {
+        self.transfer(
+            user,
+            &Movement {
+                kind: "refund",
+                platform: Platform::Refunds,
+                amount: gift.amount,
+                line: LineType::Refund,
+                reason: gift.reason,
+                actor: gift.actor,
+                idempotency_key: gift.idempotency_key.map(str::to_owned),
+                order_id: None,
+                purpose: Some(purpose),
+                now: gift.now,
+            },
+        )
+    }
+
+    /// Both sides of a movement and its line.
+    fn transfer(&mut self, user: UserId, movement: &Movement<'_>) -> Result<()> {
+        let amount = movement.amount;
+        if amount == Credits::ZERO {
+            return Ok(());
+        }
+        let account = self.account(user)?;
+        let balance = account.now.balance.0.checked_add(amount.0);
+        let overflow = || anyhow::anyhow!("{amount} credits more are more than an account can hold");
         account.now.balance = Credits(balance.ok_or_else(overflow)?);
-        account.balance_delta += gift.amount;
-        *self.platform.entry(Platform::Grants.account()).or_default() -= gift.amount;
+        account.balance_delta += amount;
+        account.pay_debt();
+        let platform = movement.platform.account();
+        *self.platform.entry(platform).or_default() -= amount;
+        let (from, to) = match amount > Credits::ZERO {
+            true => (platform.to_owned(), user.to_string()),
+            false => (user.to_string(), platform.to_owned()),
+        };
         self.transfers.push(TransferRow {
             id: TransferId::new(),
-            kind: "grant",
-            from: Platform::Grants.account().into(),
-            to: user.to_string(),
-            amount: gift.amount,
-            generation_id: None,
-            reason: gift.reason.into(),
-            actor: gift.actor.into(),
-            idempotency_key: gift.idempotency_key.map(str::to_owned),
-            at: gift.now,
+            kind: movement.kind,
+            from,
+            to,
+            amount: Credits(amount.0.abs()),
+            generation_id: movement.purpose.map(|p| p.generation_id),
+            order_id: movement.order_id,
+            reason: movement.reason.into(),
+            actor: movement.actor.into(),
+            idempotency_key: movement.idempotency_key.clone(),
+            at: movement.now,
         });
-        self.line(user, LineType::Bonus, gift.amount, gift.reason.into(), None, gift.now)
+        let (line, reason) = (movement.line, movement.reason.to_owned());
+        self.line(user, line, amount, reason, movement.purpose, movement.now)
     }
 
     /// Places a hold with its `usage` line, if the account can afford it after the bookings before.
@@ -198,6 +361,7 @@ impl Books {
         }
         account.now.held += price;
         account.held_delta += price;
+        self.count(purpose.api_key_id, price);
         self.holds.push(HoldRow {
             generation_id: purpose.generation_id,
             account_id: user,
@@ -225,6 +389,8 @@ impl Books {
         account.held_delta -= captured + released;
         account.now.balance -= captured;
         account.balance_delta -= captured;
+        account.pay_debt();
+        self.count(purpose.api_key_id, -released);
         self.settlements.push(SettlementRow {
             generation_id: purpose.generation_id,
             account_id: user,
@@ -242,6 +408,7 @@ impl Books {
                 to: Platform::Revenue.account().into(),
                 amount: captured,
                 generation_id: Some(purpose.generation_id),
+                order_id: None,
                 reason: format!("Delivered by {}", purpose.model_id),
                 actor: actor.into(),
                 idempotency_key: None,
@@ -249,6 +416,19 @@ impl Books {
             });
         }
         self.line(user, LineType::Refund, released, why, Some(purpose), now)
+    }
+
+    /// Adds to what a key has spent.
+    fn count(&mut self, key: Option<ApiKeyId>, spent: Credits) {
+        let Some(key) = key.filter(|_| spent != Credits::ZERO) else {
+            return;
+        };
+        let key = self.keys.entry(key).or_insert(Key {
+            remaining: None,
+            spent_delta: Credits::ZERO,
+        });
+        key.spent_delta += spent;
+        key.remaining = key.remaining.map(|left| left - spent);
     }
 
     fn account(&mut self, user: UserId) -> Result<&mut Account> {
@@ -292,18 +472,26 @@ impl Books {
             id,
             balance: account.balance_delta,
             held: account.held_delta,
+            debt: account.debt_delta,
         });
         let platform = self.platform.iter().map(|(&id, &balance)| DeltaRow {
             id,
             balance,
             held: Credits::ZERO,
+            debt: Credits::ZERO,
         });
         let deltas: Vec<DeltaRow<'_>> = users
             .chain(platform)
-            .filter(|d| d.balance != Credits::ZERO || d.held != Credits::ZERO)
+            .filter(|d| [d.balance, d.held, d.debt] != [Credits::ZERO; 3])
             .collect();
+        let keys = self.keys.iter().map(|(&id, key)| KeyRow {
+            id,
+            spent: key.spent_delta,
+        });
+        let keys: Vec<KeyRow> = keys.filter(|k| k.spent != Credits::ZERO).collect();
         let bulks = [
             Bulk::of(UPDATE_ACCOUNTS, &deltas)?,
+            Bulk::of(UPDATE_KEYS, &keys)?,
             Bulk::of(INSERT_TRANSFERS, &self.transfers)?,
             Bulk::of(INSERT_HOLDS, &self.holds)?,
             Bulk::of(INSERT_SETTLEMENTS, &self.settlements)?,
@@ -313,24 +501,40 @@ impl Books {
     }
 }
 
+impl Account {
+    /// What comes in pays the debt first. Only a reversal makes one.
+    fn pay_debt(&mut self) {
+        let left = self.now.debt.min(self.now.missing());
+        self.debt_delta += left - self.now.debt;
+        self.now.debt = left;
+    }
+}
+
 const UPDATE_ACCOUNTS: Sql = sql!(
-    sqlite: "UPDATE accounts SET balance = balance + (j.value->>'balance'), held = held + (j.value->>'held') \
-        FROM json_each($1) AS j WHERE accounts.id = j.value->>'id'",
-    postgres: "UPDATE accounts AS a SET balance = a.balance + j.balance, held = a.held + j.held \
-        FROM json_to_recordset($1::json) AS j (id text, balance bigint, held bigint) WHERE a.id = j.id",
+    sqlite: "UPDATE accounts SET balance = balance + (j.value->>'balance'), held = held + (j.value->>'held'), \
+        debt = debt + (j.value->>'debt') FROM json_each($1) AS j WHERE accounts.id = j.value->>'id'",
+    postgres: "UPDATE accounts AS a SET balance = a.balance + j.balance, held = a.held + j.held, debt = a.debt + j.debt \
+        FROM json_to_recordset($1::json) AS j (id text, balance bigint, held bigint, debt bigint) WHERE a.id = j.id",
+);
+
+const UPDATE_KEYS: Sql = sql!(
+    sqlite: "UPDATE api_keys SET spent = spent + (j.value->>'spent') FROM json_each($1) AS j \
+        WHERE api_keys.id = j.value->>'id'",
+    postgres: "UPDATE api_keys AS k SET spent = k.spent + j.spent \
+        FROM json_to_recordset($1::json) AS j (id uuid, spent bigint) WHERE k.id = j.id",
 );
 
 const INSERT_TRANSFERS: Sql = sql!(
-    sqlite: "INSERT INTO transfers (id, kind, from_account, to_account, amount, generation_id, reason, actor, \
+    sqlite: "INSERT INTO transfers (id, kind, from_account, to_account, amount, generation_id, order_id, reason, actor, \
         idempotency_key, created_at) \
         SELECT value->>'id', value->>'kind', value->>'from', value->>'to', value->>'amount', \
-        value->>'generation_id', value->>'reason', value->>'actor', value->>'idempotency_key', value->>'at' \
+        value->>'generation_id', value->>'order_id', value->>'reason', value->>'actor', value->>'idempotency_key', value->>'at' \
         FROM json_each($1) ORDER BY key",
-    postgres: "INSERT INTO transfers (id, kind, from_account, to_account, amount, generation_id, reason, actor, \
+    postgres: "INSERT INTO transfers (id, kind, from_account, to_account, amount, generation_id, order_id, reason, actor, \
         idempotency_key, created_at) \
-        SELECT id, kind, \"from\", \"to\", amount, generation_id, reason, actor, idempotency_key, velro_time(at) \
+        SELECT id, kind, \"from\", \"to\", amount, generation_id, order_id, reason, actor, idempotency_key, velro_time(at) \
         FROM json_to_recordset($1::json) AS j (id uuid, kind text, \"from\" text, \"to\" text, amount bigint, \
-        generation_id uuid, reason text, actor text, idempotency_key text, at bigint)",
+        generation_id uuid, order_id uuid, reason text, actor text, idempotency_key text, at bigint)",
 );
 
 const INSERT_HOLDS: Sql = sql!(

@@ -16,15 +16,9 @@ use crate::store::{CreditStats, Grant, Granted, Page, StatementFilter, Statement
 
 /// `None` without an account.
 pub(super) async fn balance(conn: &mut Conn<'_>, user: UserId) -> Result<Option<Balance>> {
-    let sql = sql!("SELECT balance, held FROM accounts WHERE user_id = $1");
+    let sql = sql!("SELECT balance, held, debt FROM accounts WHERE user_id = $1");
     let row = conn.optional(sql, args![user]).await?;
-    row.map(|row| {
-        Ok(Balance {
-            balance: row.credits("balance")?,
-            held: row.credits("held")?,
-        })
-    })
-    .transpose()
+    row.as_ref().map(rows::balance).transpose()
 }
 
 /// Newest first. Runs in a transaction, so that the total fits the page.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::conn::Row;
 use super::error::Result;
 use crate::generation::{Attempt, AttemptState, Event, EventKind, Generation, MediaType, PublicError, Route, Status};
-use crate::ledger::{Credits, LineType};
+use crate::ledger::{Balance, Credits, LineType};
 use crate::store::{Project, Role, StatementLine, User, Visibility};
 
 /// JSON text for a parameter or a column, without NUL: see [`without_nul`].
@@ -51,7 +51,8 @@ fn json_without_nul(json: String) -> String {
 macro_rules! columns {
     (users $prefix:literal) => {
         $crate::store::sql::rows::prefixed!($prefix: "id", "email", "password_hash", "full_name", "display_name",
-            "avatar_url", "role", "plan", "created_at", "updated_at", "last_sign_in_at")
+            "avatar_url", "role", "plan", "created_at", "updated_at", "last_sign_in_at",
+            "suspended_at", "suspended_reason", "deleted_at")
     };
     (projects $prefix:literal) => {
         $crate::store::sql::rows::prefixed!($prefix: "id", "user_id", "name", "description", "visibility", "tags",
@@ -66,7 +67,7 @@ macro_rules! columns {
             "prompt", "negative_prompt", "reference_image_url", "parameters", "dropped_parameters", "provider_model",
             "provider_input", "fallbacks", "price", "price_basis", "status", "cancel_requested", "error_code", "error_message",
             "captured", "outputs", "progress_permille", "is_favorite", "created_at", "updated_at", "started_at",
-            "completed_at")
+            "completed_at", "api_key_id")
     };
     (attempts $prefix:literal) => {
         $crate::store::sql::rows::prefixed!($prefix: "id", "generation_id", "ordinal", "provider", "state", "remote_id",
@@ -98,6 +99,18 @@ pub(super) fn user(row: &Row) -> Result<User> {
         created_at: row.micros("created_at")?,
         updated_at: row.micros("updated_at")?,
         last_sign_in_at: row.optional_micros("last_sign_in_at")?,
+        suspended_at: row.optional_micros("suspended_at")?,
+        suspended_reason: row.get("suspended_reason")?,
+        deleted_at: row.optional_micros("deleted_at")?,
+    })
+}
+
+/// `balance`, `held` and `debt` of an account.
+pub(super) fn balance(row: &Row) -> Result<Balance> {
+    Ok(Balance {
+        balance: row.credits("balance")?,
+        held: row.credits("held")?,
+        debt: row.credits("debt")?,
     })
 }
 
@@ -169,6 +182,7 @@ pub(super) fn generation(row: &Row) -> Result<Generation> {
         updated_at: row.micros("updated_at")?,
         started_at: row.optional_micros("started_at")?,
         completed_at: row.optional_micros("completed_at")?,
+        api_key_id: row.optional_id("api_key_id")?,
     })
 }
 

@@ -184,6 +184,7 @@ fn book(books: &mut Books, ending: &Ending) -> Result<Settlement> {
         user_id,
         model_id,
         price,
+        api_key_id,
         ..
     } = &ending.subject;
     let worth = match &ending.how {
@@ -199,6 +200,7 @@ fn book(books: &mut Books, ending: &Ending) -> Result<Settlement> {
     let purpose = Purpose {
         generation_id: *id,
         model_id,
+        api_key_id: *api_key_id,
     };
     books.settle(*user_id, purpose, settlement, why, &ending.actor, ending.now)?;
     Ok(settlement)

@@ -97,10 +97,30 @@ fn prepare_file(file: &Path, create: bool) -> std::result::Result<(), StoreError
 }
 
 /// Applies what is missing, each migration in its own transaction.
+///
+/// Foreign keys are off meanwhile, as SQLite asks for where a table is built anew: dropping the old one would take the rows
+/// that refer to it along. What refers to nothing afterwards is a fault of the migration or of the file, and told.
 async fn migrate(conn: &mut SqliteConnection) -> std::result::Result<(), StoreError> {
+    if schema::check(&mut Conn::Sqlite(conn), &MIGRATIONS).await.is_ok() {
+        return Ok(());
+    }
     let migrator = schema::tolerant(&MIGRATIONS);
+    let run = async |conn: &mut SqliteConnection, sql| sqlx::query(sql).execute(conn).await.map_err(Fault::from);
+    run(conn, "PRAGMA foreign_keys = OFF").await?;
     // `run` asks for `Acquire`, which callers cannot prove `Send`; sqlx made this one for just that reason.
-    migrator.run_direct(None, conn, false).await.map_err(schema::explain)
+    let migrated = migrator.run_direct(None, conn, false).await;
+    run(conn, "PRAGMA foreign_keys = ON").await?;
+    migrated.map_err(schema::explain)?;
+    let dangling: Option<String> = sqlx::query_scalar("SELECT \"table\" FROM pragma_foreign_key_check LIMIT 1")
+        .fetch_optional(conn)
+        .await
+        .map_err(Fault::from)?;
+    match dangling {
+        None => Ok(()),
+        Some(table) => Err(StoreError::Schema(format!(
+            "after the migration a row of {table} refers to nothing: restore the backup taken before it and report this"
+        ))),
+    }
 }
 
 #[cfg(test)]

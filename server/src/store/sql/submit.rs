@@ -9,15 +9,15 @@ use std::collections::HashMap;
 
 use super::books::{Books, Purpose};
 use super::bulk::Bulk;
-use super::conn::{Conn, Dialect, Sql, args, sql};
+use super::conn::{Conn, Dialect, Row, Sql, args, sql};
 use super::error::Result;
 use super::events::{self, NewEvent};
 use super::generations;
-use super::rows::{fallbacks_to_json, to_json};
+use super::rows::{self, fallbacks_to_json, to_json};
 use super::writer::BulkWrite;
 use crate::clock::Micros;
 use crate::generation::{EventKind, Generation, Status};
-use crate::id::{GenerationId, ProjectId, UserId};
+use crate::id::{ApiKeyId, GenerationId, ProjectId, UserId};
 use crate::ledger::{Balance, Credits};
 use crate::store::{NewGeneration, Submitted};
 
@@ -28,6 +28,7 @@ struct Question<'a> {
     user: UserId,
     project: Option<ProjectId>,
     key: Option<&'a str>,
+    api_key: Option<ApiKeyId>,
 }
 
 /// What the database says to a question.
@@ -36,6 +37,9 @@ struct Known {
     /// Fingerprint and generation of the idempotency key.
     used: Option<(String, GenerationId)>,
     project_is_theirs: bool,
+    suspended: bool,
+    /// Of the API key: whether it is still good, and what it may still spend where it has a cap.
+    api_key: Option<(bool, Option<Credits>)>,
 }
 
 /// How a request is decided.
@@ -50,6 +54,11 @@ enum Decision {
     Insufficient {
         available: Credits,
     },
+    CapReached {
+        remaining: Credits,
+    },
+    KeyEnded,
+    Suspended,
     NoSuchProject,
     NoSuchUser,
 }
@@ -72,6 +81,7 @@ struct GenerationRow<'a> {
     fallbacks: Option<String>,
     price: Credits,
     price_basis: String,
+    api_key_id: Option<ApiKeyId>,
     at: Micros,
 }
 
@@ -95,6 +105,11 @@ impl BulkWrite for NewGeneration {
             .zip(&known)
             .filter_map(|(r, k)| Some((r.user_id, k.account?)));
         let mut books = Books::with(accounts);
+        for (request, known) in requests.iter().zip(&known) {
+            if let (Some(id), Some((_, remaining))) = (request.api_key_id, known.api_key) {
+                books.enter_key(id, remaining);
+            }
+        }
         let decisions = decide(requests, &known, &mut books)?;
 
         let new: Vec<&NewGeneration> = requests
@@ -144,6 +159,12 @@ impl BulkWrite for NewGeneration {
                         required: request.price,
                         available: *available,
                     },
+                    Decision::CapReached { remaining } => Submitted::CapReached {
+                        required: request.price,
+                        remaining: *remaining,
+                    },
+                    Decision::KeyEnded => Submitted::KeyEnded,
+                    Decision::Suspended => Submitted::Suspended,
                     Decision::NoSuchProject => Submitted::NoSuchProject,
                     Decision::NoSuchUser => Submitted::NoSuchUser,
                 })
@@ -158,23 +179,31 @@ impl BulkWrite for NewGeneration {
 /// planner from joining): the plan of this statement is kept, and one that was made while the table was small would read
 /// all of it for every batch until the next ANALYZE.
 const ASK: Sql = sql!(
-    sqlite: "SELECT a.user_id AS account, a.balance, a.held, k.fingerprint, k.generation_id, \
+    sqlite: "SELECT a.user_id AS account, a.balance, a.held, a.debt, k.fingerprint, k.generation_id, \
         (j.value->>'project' IS NULL OR EXISTS (SELECT 1 FROM projects AS p \
-         WHERE p.id = j.value->>'project' AND p.user_id = j.value->>'user')) AS project_is_theirs \
+         WHERE p.id = j.value->>'project' AND p.user_id = j.value->>'user')) AS project_is_theirs, \
+        (SELECT u.suspended_at IS NOT NULL OR u.deleted_at IS NOT NULL FROM users AS u \
+         WHERE u.id = j.value->>'user') AS suspended, \
+        i.id AS api_key, i.spending_cap, i.spent, i.revoked_at, i.expires_at \
         FROM json_each($1) AS j \
+        LEFT JOIN api_keys AS i ON i.id = j.value->>'api_key' AND i.user_id = j.value->>'user' \
         LEFT JOIN accounts AS a ON a.id = j.value->>'user' \
         LEFT JOIN idempotency_keys AS k ON k.user_id = j.value->>'user' AND k.key = j.value->>'key' \
         ORDER BY j.key",
     postgres: "WITH j AS MATERIALIZED (SELECT * FROM json_to_recordset($1::json) \
-         AS j (index bigint, \"user\" uuid, project uuid, key text)), \
-        a AS MATERIALIZED (SELECT user_id, balance, held FROM accounts \
+         AS j (index bigint, \"user\" uuid, project uuid, key text, api_key uuid)), \
+        a AS MATERIALIZED (SELECT user_id, balance, held, debt FROM accounts \
          WHERE id IN (SELECT \"user\"::text FROM j) ORDER BY id FOR NO KEY UPDATE) \
-        SELECT a.user_id AS account, a.balance, a.held, k.fingerprint, k.generation_id, \
+        SELECT a.user_id AS account, a.balance, a.held, a.debt, k.fingerprint, k.generation_id, \
         (j.project IS NULL OR (SELECT p.user_id = j.\"user\" FROM projects AS p WHERE p.id = j.project) IS TRUE) \
-         AS project_is_theirs \
+         AS project_is_theirs, \
+        (SELECT u.suspended_at IS NOT NULL OR u.deleted_at IS NOT NULL FROM users AS u WHERE u.id = j.\"user\") AS suspended, \
+        p.id AS api_key, p.spending_cap, p.spent, p.revoked_at, p.expires_at \
         FROM j LEFT JOIN a ON a.user_id = j.\"user\" \
         LEFT JOIN LATERAL (SELECT i.fingerprint, i.generation_id FROM idempotency_keys AS i \
-         WHERE i.user_id = j.\"user\" AND i.key = j.key LIMIT 1) AS k ON true ORDER BY j.index",
+         WHERE i.user_id = j.\"user\" AND i.key = j.key LIMIT 1) AS k ON true \
+        LEFT JOIN LATERAL (SELECT i.id, i.spending_cap, i.spent, i.revoked_at, i.expires_at FROM api_keys AS i \
+         WHERE i.id = j.api_key AND i.user_id = j.\"user\" LIMIT 1) AS p ON true ORDER BY j.index",
 );
 
 const LOCK_ACCOUNTS: Sql = sql!(
@@ -193,12 +222,15 @@ async fn ask(conn: &mut Conn<'_>, requests: &[&NewGeneration]) -> Result<Vec<Kno
             user: r.user_id,
             project: r.project_id,
             key: r.idempotency.as_ref().map(|k| k.key.as_str()),
+            api_key: r.api_key_id,
         })
         .collect();
     let questions = to_json(&questions)?;
-    if conn.dialect() == Dialect::Postgres && requests.iter().any(|r| r.idempotency.is_some()) {
-        // Locked by a statement of its own, so that the next one sees the keys of whoever was faster: a client that repeats
-        // itself at two processes at once would undo a whole batch.
+    let looks_back = |r: &&NewGeneration| r.idempotency.is_some() || r.api_key_id.is_some();
+    if conn.dialect() == Dialect::Postgres && requests.iter().any(looks_back) {
+        // Locked by a statement of its own, so that the next one sees the keys of whoever was faster, and what an API key has
+        // spent: that is only written under this lock. A client that repeats itself at two processes at once would undo a
+        // whole batch.
         conn.all(LOCK_ACCOUNTS, args![&questions]).await?;
     }
     let rows = conn.all(ASK, args![&questions]).await?;
@@ -206,13 +238,11 @@ async fn ask(conn: &mut Conn<'_>, requests: &[&NewGeneration]) -> Result<Vec<Kno
         return Err(anyhow::anyhow!("{} questions got {} answers", requests.len(), rows.len()).into());
     }
     rows.iter()
-        .map(|row| {
+        .zip(requests)
+        .map(|(row, request)| {
             let account = match row.optional_id::<UserId>("account")? {
                 None => None,
-                Some(_) => Some(Balance {
-                    balance: row.credits("balance")?,
-                    held: row.credits("held")?,
-                }),
+                Some(_) => Some(rows::balance(row)?),
             };
             let used = match row.get::<Option<String>>("fingerprint")? {
                 None => None,
@@ -222,9 +252,25 @@ async fn ask(conn: &mut Conn<'_>, requests: &[&NewGeneration]) -> Result<Vec<Kno
                 account,
                 used,
                 project_is_theirs: row.get("project_is_theirs")?,
+                suspended: row.get::<Option<bool>>("suspended")?.unwrap_or(false),
+                api_key: api_key(row, request.now)?,
             })
         })
         .collect()
+}
+
+/// Whether the API key is good at `now`, and what it may still spend; `None` without one.
+fn api_key(row: &Row, now: Micros) -> Result<Option<(bool, Option<Credits>)>> {
+    if row.optional_id::<ApiKeyId>("api_key")?.is_none() {
+        return Ok(None);
+    }
+    let ended = row.optional_micros("revoked_at")?.is_some()
+        || row
+            .optional_micros("expires_at")?
+            .is_some_and(|expires_at| expires_at <= now);
+    let cap = row.get::<Option<i64>>("spending_cap")?;
+    let spent = row.credits("spent")?;
+    Ok(Some((!ended, cap.map(|cap| Credits(cap) - spent))))
 }
 
 /// Decides in order of arrival and books the holds of what is accepted.
@@ -269,12 +315,24 @@ fn decide_one(
             });
         }
     }
+    if known.suspended {
+        return Ok(Decision::Suspended);
+    }
+    if let Some(key) = request.api_key_id {
+        if !matches!(known.api_key, Some((true, _))) {
+            return Ok(Decision::KeyEnded);
+        }
+        if let Some(remaining) = books.remaining(key).filter(|&left| left < request.price) {
+            return Ok(Decision::CapReached { remaining });
+        }
+    }
     if !known.project_is_theirs {
         return Ok(Decision::NoSuchProject);
     }
     let purpose = Purpose {
         generation_id: request.id,
         model_id: &request.model_id,
+        api_key_id: request.api_key_id,
     };
     if !books.hold(request.user_id, purpose, request.price, request.now)? {
         return Ok(Decision::Insufficient { available });
@@ -287,20 +345,20 @@ fn decide_one(
 const INSERT_GENERATIONS: Sql = sql!(
     sqlite: "INSERT INTO generations (id, user_id, project_id, model_id, provider, media_type, prompt, negative_prompt, \
         reference_image_url, parameters, dropped_parameters, provider_model, provider_input, fallbacks, price, \
-        price_basis, status, created_at, updated_at) \
+        price_basis, status, api_key_id, created_at, updated_at) \
         SELECT value->>'id', value->>'user_id', value->>'project_id', value->>'model_id', value->>'provider', \
         value->>'media_type', value->>'prompt', value->>'negative_prompt', value->>'reference_image_url', \
         value->>'parameters', value->>'dropped_parameters', value->>'provider_model', value->>'provider_input', \
-        value->>'fallbacks', value->>'price', value->>'price_basis', 'queued', value->>'at', value->>'at' FROM json_each($1)",
+        value->>'fallbacks', value->>'price', value->>'price_basis', 'queued', value->>'api_key_id', value->>'at', value->>'at' FROM json_each($1)",
     postgres: "INSERT INTO generations (id, user_id, project_id, model_id, provider, media_type, prompt, negative_prompt, \
         reference_image_url, parameters, dropped_parameters, provider_model, provider_input, fallbacks, price, \
-        price_basis, status, created_at, updated_at) \
+        price_basis, status, api_key_id, created_at, updated_at) \
         SELECT id, user_id, project_id, model_id, provider, media_type, prompt, negative_prompt, reference_image_url, \
         parameters::jsonb, dropped_parameters::jsonb, provider_model, provider_input, fallbacks::jsonb, price, \
-        price_basis::jsonb, 'queued', velro_time(at), velro_time(at) FROM json_to_recordset($1::json) AS j (id uuid, user_id uuid, \
+        price_basis::jsonb, 'queued', api_key_id, velro_time(at), velro_time(at) FROM json_to_recordset($1::json) AS j (id uuid, user_id uuid, \
         project_id uuid, model_id text, provider text, media_type text, prompt text, negative_prompt text, \
         reference_image_url text, parameters text, dropped_parameters text, provider_model text, provider_input text, \
-        fallbacks text, price bigint, price_basis text, at bigint)",
+        fallbacks text, price bigint, price_basis text, api_key_id uuid, at bigint)",
 );
 
 const INSERT_KEYS: Sql = sql!(
@@ -334,6 +392,7 @@ fn bulks_of(new: &[&NewGeneration]) -> Result<Vec<Bulk>> {
                 fallbacks: fallbacks_to_json(&r.fallbacks)?,
                 price: r.price,
                 price_basis: to_json(&r.price_basis)?,
+                api_key_id: r.api_key_id,
                 at: r.now,
             })
         })
@@ -385,5 +444,6 @@ fn as_stored(r: &NewGeneration) -> Generation {
         updated_at: r.now,
         started_at: None,
         completed_at: None,
+        api_key_id: r.api_key_id,
     }
 }

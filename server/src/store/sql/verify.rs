@@ -41,9 +41,15 @@ const CHECKS: &[Check] = &[
          h ON h.account_id = a.id WHERE a.held <> coalesce(h.total, 0)",
     ),
     check(
-        "Account {}: its balance of {} does not cover the {} it holds.",
-        "SELECT CAST(id AS text), CAST(balance AS text), CAST(held AS text) FROM accounts WHERE user_id IS \
-         NOT NULL AND balance < held",
+        "Account {}: its balance of {} does not cover the {} it holds, and its debt of {} does not make up for it.",
+        "SELECT CAST(id AS text), CAST(balance AS text), CAST(held AS text), CAST(debt AS text) FROM accounts \
+         WHERE user_id IS NOT NULL AND balance + debt < held",
+    ),
+    check(
+        "Account {}: it has a debt of {}, but its balance of {} with {} held does not explain it.",
+        "SELECT CAST(id AS text), CAST(debt AS text), CAST(balance AS text), CAST(held AS text) FROM accounts \
+         WHERE debt > 0 AND (user_id IS NULL OR balance + debt <> held OR NOT EXISTS (SELECT 1 FROM transfers AS t \
+         WHERE t.from_account = accounts.id AND t.kind = 'reversal'))",
     ),
     check(
         "User {} has 0 accounts, but must have 1.",
@@ -72,12 +78,62 @@ const CHECKS: &[Check] = &[
          coalesce(l.total, 0) <> -h.amount",
     ),
     check(
-        "Generation {} released {}, but its refund lines sum to {}.",
+        "Generation {} released {} and refunded {}, but its refund lines sum to {}.",
         "SELECT CAST(h.generation_id AS text), CAST(coalesce(s.released, 0) AS text), \
+         CAST(coalesce(t.total, 0) AS text), \
          CAST(coalesce(l.total, 0) AS text) FROM holds AS h LEFT JOIN settlements AS s ON s.generation_id = \
          h.generation_id LEFT JOIN (SELECT generation_id, sum(amount) AS total FROM statement_lines WHERE \
-         line_type = 'refund' GROUP BY generation_id) AS l ON l.generation_id = h.generation_id WHERE \
-         coalesce(l.total, 0) <> coalesce(s.released, 0)",
+         line_type = 'refund' GROUP BY generation_id) AS l ON l.generation_id = h.generation_id \
+         LEFT JOIN (SELECT generation_id, sum(amount) AS total FROM transfers WHERE kind = 'refund' \
+         GROUP BY generation_id) AS t ON t.generation_id = h.generation_id WHERE \
+         coalesce(l.total, 0) <> coalesce(s.released, 0) + coalesce(t.total, 0)",
+    ),
+    check(
+        "Generation {} captured {}, but {} were refunded.",
+        "SELECT CAST(t.generation_id AS text), CAST(coalesce(s.captured, 0) AS text), CAST(t.total AS text) FROM \
+         (SELECT generation_id, sum(amount) AS total FROM transfers WHERE kind = 'refund' GROUP BY generation_id) AS t \
+         LEFT JOIN settlements AS s ON s.generation_id = t.generation_id WHERE t.total > coalesce(s.captured, 0)",
+    ),
+    // ---- purchases
+    check(
+        "Order {} of user {} is {}, but {} of its {} credits were booked.",
+        "SELECT CAST(o.id AS text), CAST(o.user_id AS text), o.status, CAST(coalesce(t.total, 0) AS text), \
+         CAST(o.credits AS text) FROM orders AS o LEFT JOIN (SELECT order_id, to_account, sum(amount) AS total FROM \
+         transfers WHERE kind = 'purchase' GROUP BY order_id, to_account) AS t ON t.order_id = o.id AND t.to_account = \
+         CAST(o.user_id AS text) WHERE coalesce(t.total, 0) <> CASE o.status WHEN 'paid' THEN o.credits ELSE 0 END",
+    ),
+    check(
+        "Order {} took back {}, but its reversals sum to {}.",
+        "SELECT CAST(o.id AS text), CAST(o.reversed AS text), CAST(coalesce(t.total, 0) AS text) FROM orders AS o \
+         LEFT JOIN (SELECT order_id, sum(CASE to_account WHEN 'platform:purchases' THEN amount ELSE -amount END) AS \
+         total FROM transfers WHERE kind = 'reversal' GROUP BY order_id) AS t ON t.order_id = o.id \
+         WHERE o.reversed <> coalesce(t.total, 0)",
+    ),
+    check(
+        "Transfer {} is a {} of {} and belongs to no order.",
+        "SELECT CAST(id AS text), kind, CAST(amount AS text) FROM transfers WHERE kind IN ('purchase', 'reversal') AND \
+         order_id IS NULL",
+    ),
+    // ---- API keys and redeem codes
+    check(
+        "API key {} has spent {}, but its generations hold or captured {}.",
+        "SELECT CAST(k.id AS text), CAST(k.spent AS text), CAST(coalesce(g.total, 0) AS text) FROM api_keys AS k LEFT \
+         JOIN (SELECT g.api_key_id, sum(h.amount - coalesce(s.released, 0)) AS total FROM generations AS g JOIN holds \
+         AS h ON h.generation_id = g.id LEFT JOIN settlements AS s ON s.generation_id = g.id WHERE g.api_key_id IS NOT \
+         NULL GROUP BY g.api_key_id) AS g ON g.api_key_id = k.id WHERE k.spent <> coalesce(g.total, 0)",
+    ),
+    check(
+        "Redeem code {} was used {} times, but has {} redemptions.",
+        "SELECT CAST(c.id AS text), CAST(c.uses AS text), CAST(coalesce(r.n, 0) AS text) FROM redeem_codes AS c LEFT \
+         JOIN (SELECT code_id, count(*) AS n FROM redemptions GROUP BY code_id) AS r ON r.code_id = c.id WHERE c.uses \
+         <> coalesce(r.n, 0)",
+    ),
+    check(
+        "Redemption {} of code {} by user {} is worth {}, but {} were booked.",
+        "SELECT CAST(r.ordinal AS text), CAST(r.code_id AS text), CAST(r.user_id AS text), CAST(r.credits AS text), \
+         CAST(coalesce(t.amount, 0) AS text) FROM redemptions AS r LEFT JOIN transfers AS t ON t.idempotency_key = \
+         'redeem:' || CAST(r.code_id AS text) || ':' || CAST(r.user_id AS text) || ':' || CAST(r.ordinal AS text) AND \
+         t.to_account = CAST(r.user_id AS text) WHERE r.credits <> coalesce(t.amount, 0)",
     ),
     // ---- holds and settlements
     check(

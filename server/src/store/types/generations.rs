@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::clock::Micros;
 use crate::generation::{Event, Generation, MediaType, PriceBasis, Route, Status, StoredOutput};
-use crate::id::{AttemptId, GenerationId, ProjectId, UserId};
+use crate::id::{ApiKeyId, AttemptId, GenerationId, ProjectId, UserId};
 use crate::ledger::Credits;
 
 /// A part of a list, and how long the whole is.
@@ -47,6 +47,8 @@ pub struct NewGeneration {
     pub price: Credits,
     pub price_basis: PriceBasis,
     pub idempotency: Option<IdempotencyKey>,
+    /// The key it was asked with; its cap counts the price.
+    pub api_key_id: Option<ApiKeyId>,
     pub now: Micros,
 }
 
@@ -73,6 +75,17 @@ pub enum Submitted {
         /// What there is.
         available: Credits,
     },
+    /// The API key's spending cap does not allow it; nothing was changed.
+    CapReached {
+        /// What it costs.
+        required: Credits,
+        /// What the key may still spend.
+        remaining: Credits,
+    },
+    /// The API key was revoked or has expired; nothing was changed.
+    KeyEnded,
+    /// The account is suspended; nothing was changed.
+    Suspended,
     /// The project is not the user's; nothing was changed.
     NoSuchProject,
     /// The user does not exist (any more); nothing was changed.

@@ -45,6 +45,12 @@ pub struct User {
     pub created_at: Micros,
     pub updated_at: Micros,
     pub last_sign_in_at: Option<Micros>,
+    /// Since when the person may look and spend nothing.
+    pub suspended_at: Option<Micros>,
+    /// For the person and the operators.
+    pub suspended_reason: Option<String>,
+    /// Since when the row is only there for the books.
+    pub deleted_at: Option<Micros>,
 }
 
 impl std::fmt::Debug for User {
