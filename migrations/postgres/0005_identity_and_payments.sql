@@ -6,7 +6,10 @@
 ALTER TABLE users
     ADD COLUMN suspended_at     timestamptz,
     ADD COLUMN suspended_reason text,
-    ADD COLUMN deleted_at       timestamptz;
+    ADD COLUMN deleted_at       timestamptz,
+    -- When nothing personal was left.
+    ADD COLUMN erased_at        timestamptz;
+CREATE INDEX users_deleted ON users (deleted_at) WHERE deleted_at IS NOT NULL;
 
 -- For the list of one's own sessions.
 ALTER TABLE sessions
@@ -36,6 +39,7 @@ CREATE TABLE api_keys (
     last_used_at timestamptz
 ) WITH (fillfactor = 70);
 CREATE INDEX api_keys_by_user ON api_keys (user_id, id);
+CREATE INDEX api_keys_revoked ON api_keys (revoked_at) WHERE revoked_at IS NOT NULL;
 
 ALTER TABLE generations ADD COLUMN api_key_id uuid REFERENCES api_keys (id);
 CREATE INDEX generations_by_api_key ON generations (api_key_id, id) WHERE api_key_id IS NOT NULL;

@@ -6,6 +6,9 @@
 ALTER TABLE users ADD COLUMN suspended_at INTEGER;
 ALTER TABLE users ADD COLUMN suspended_reason TEXT;
 ALTER TABLE users ADD COLUMN deleted_at INTEGER;
+-- When nothing personal was left.
+ALTER TABLE users ADD COLUMN erased_at INTEGER;
+CREATE INDEX users_deleted ON users (deleted_at) WHERE deleted_at IS NOT NULL;
 
 -- For the list of one's own sessions.
 ALTER TABLE sessions ADD COLUMN user_agent TEXT;
@@ -34,6 +37,7 @@ CREATE TABLE api_keys (
     last_used_at INTEGER
 ) STRICT;
 CREATE INDEX api_keys_by_user ON api_keys (user_id, id);
+CREATE INDEX api_keys_revoked ON api_keys (revoked_at) WHERE revoked_at IS NOT NULL;
 
 ALTER TABLE generations ADD COLUMN api_key_id TEXT REFERENCES api_keys (id);
 CREATE INDEX generations_by_api_key ON generations (api_key_id, id) WHERE api_key_id IS NOT NULL;

@@ -11,11 +11,13 @@
 //! - hashing never runs on the async threads, and only a few at once.
 
 mod email;
+mod keys;
 mod password;
 mod revoked;
 mod token;
 
 pub use email::normal_email;
+pub use keys::{FreshKey, KEY_PREFIX, KeyRights, MOST_KEYS, fresh_key};
 pub use password::{MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -28,9 +30,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::config::Config;
-use crate::id::{GenerationId, SessionId, UserId};
+use crate::id::{ApiKeyId, GenerationId, SessionId, UserId};
 use crate::ledger::Credits;
 use crate::store::{Created, NewSession, NewUser, Role, Rotated, Rotation, Store, StoreError, User};
+use keys::Keys;
 use password::Passwords;
 use revoked::Revoked;
 use token::{Signer, TokenFault};
@@ -49,6 +52,8 @@ pub struct Caller {
     pub session_id: SessionId,
     /// As of the token; empty for a stream token, which carries none because it appears in URLs.
     pub email: String,
+    /// What the API key it came with may do; `None` for a person's session. `session_id` then has the key's id.
+    pub key: Option<Arc<KeyRights>>,
 }
 
 /// A signed-in person with fresh tokens.
@@ -94,6 +99,7 @@ pub struct Auth {
     passwords: Passwords,
     signer: Signer,
     revoked: Revoked,
+    keys: Keys,
     refresh_token_ttl: Duration,
     start_credits: Credits,
     operator_emails: Vec<String>,
@@ -104,6 +110,7 @@ impl Auth {
     pub fn new(config: &Config, store: Arc<dyn Store>) -> Auth {
         let longest = config.access_token_ttl.max(STREAM_TOKEN_TTL) + token::LEEWAY;
         Auth {
+            keys: Keys::new(Arc::clone(&store)),
             store,
             passwords: Passwords::new(),
             signer: Signer::new(&config.jwt_secret, config.access_token_ttl),
@@ -187,6 +194,22 @@ impl Auth {
         self.living(self.signer.verify_access(token))
     }
 
+    /// The owner of an access token or an API key. An access token costs no database, a key one look every few seconds.
+    pub async fn authenticate(&self, credential: &str) -> Result<Caller, AuthError> {
+        match keys::looks_like_a_key(credential) {
+            true => self.still(self.keys.verify(credential).await?),
+            false => self.verify(credential),
+        }
+    }
+
+    /// Takes note that keys of this process's callers were changed or revoked.
+    pub fn keys_changed(&self, revoked: Option<ApiKeyId>) {
+        if let Some(id) = revoked {
+            self.revoked.add(SessionId::from(id.uuid()), clock::now());
+        }
+        self.keys.forget();
+    }
+
     /// A token for the URL of an event stream, of one generation or of all of the caller's.
     pub fn stream_token(&self, caller: &Caller, generation: Option<GenerationId>) -> Result<String, AuthError> {
         self.signer.sign_stream(caller, generation, STREAM_TOKEN_TTL)
@@ -215,6 +238,9 @@ impl Auth {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(REVOKED_EVERY) => {}
             }
+            if let Err(error) = self.keys.note_uses().await {
+                tracing::debug!(error = %error, "the use of keys is noted later");
+            }
             match self.load_revoked().await {
                 Ok(()) => failing = false,
                 Err(error) if !failing => {
@@ -231,7 +257,14 @@ impl Auth {
             tracing::debug!(fault = %fault, "a token was refused");
             AuthError::InvalidToken
         })?;
-        match self.revoked.contains(caller.session_id) {
+        self.still(caller)
+    }
+
+    /// Refuses who has ended: the session, the key or the account.
+    fn still(&self, caller: Caller) -> Result<Caller, AuthError> {
+        let gone =
+            self.revoked.contains(caller.session_id) || self.revoked.contains(SessionId::from(caller.user_id.uuid()));
+        match gone {
             true => Err(AuthError::InvalidToken),
             false => Ok(caller),
         }

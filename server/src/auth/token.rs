@@ -162,6 +162,7 @@ impl Signer {
             user_id: claims.sub,
             session_id: claims.session_id,
             email: claims.email,
+            key: None,
         })
     }
 
@@ -176,6 +177,7 @@ impl Signer {
             user_id: claims.sub,
             session_id: claims.session_id,
             email: String::new(),
+            key: None,
         })
     }
 }
@@ -220,6 +222,7 @@ mod tests {
             user_id: UserId::new(),
             session_id: SessionId::new(),
             email: "ada@example.com".into(),
+            key: None,
         }
     }
 

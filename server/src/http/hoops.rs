@@ -22,12 +22,14 @@ use super::Services;
 use super::caller::Caller;
 use super::input::services;
 use super::problem::{Code, Problem, REQUEST_ID, Result};
+use super::scopes;
 use crate::config::{Config, Environment};
 
 /// In the depot, it opens the answer to the pages of every origin, without credentials: for files whose URL is the
 /// permission. The CORS hoop knows one rule for all routes.
 pub struct EveryOrigin;
 
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const RESPONSE_TIME: HeaderName = HeaderName::from_static("x-response-time");
 
 /// Puts the hoops around a service.
@@ -192,26 +194,45 @@ fn cors(config: &Config) -> CorsHandler {
     CorsHandler::new(rules, salvo::cors::CallNext::Before)
 }
 
-/// The bearer token of a request.
-pub fn bearer(req: &Request) -> Result<&str> {
+/// The credential of a request: `Authorization: Bearer`, or for API keys also `Authorization: Key` and `x-api-key`.
+pub fn credential(req: &Request) -> Result<&str> {
     let missing = || Problem::new(Code::Unauthorized, "Missing authentication token");
-    let value = req.headers().get(AUTHORIZATION).ok_or_else(missing)?;
-    let (scheme, token) = value
-        .to_str()
-        .ok()
-        .and_then(|v| v.split_once(' '))
-        .ok_or_else(missing)?;
-    match scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() {
-        true => Ok(token.trim()),
-        false => Err(missing()),
+    let given = match req.headers().get(AUTHORIZATION) {
+        Some(value) => {
+            let (scheme, credential) = value
+                .to_str()
+                .ok()
+                .and_then(|v| v.split_once(' '))
+                .ok_or_else(missing)?;
+            match ["bearer", "key"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+                true => credential,
+                false => return Err(missing()),
+            }
+        }
+        None => req
+            .headers()
+            .get(API_KEY)
+            .and_then(|value| value.to_str().ok())
+            .ok_or_else(missing)?,
+    };
+    match given.trim() {
+        "" => Err(missing()),
+        credential => Ok(credential),
     }
 }
 
-/// Lets requests with a valid access token pass, with their [`Caller`] in the depot; 401 for all others. No database.
+/// The caller of a request, who may call what it asks for: a person, or an API key with the right scope.
+pub async fn caller_of(req: &Request, depot: &Depot) -> Result<Caller> {
+    let caller = services(depot)?.auth.authenticate(credential(req)?).await?;
+    scopes::check(&caller, req.method(), req.matched_path())?;
+    Ok(caller)
+}
+
+/// Lets requests with a valid access token or API key pass, with their [`Caller`] in the depot; 401 for all others, and 403
+/// for keys without the scope. A token costs no database, a key one look every few seconds.
 #[handler]
 pub async fn authenticated(req: &mut Request, depot: &mut Depot, res: &mut Response, ctrl: &mut FlowCtrl) {
-    let caller = bearer(req).and_then(|token| Ok(services(depot)?.auth.verify(token)?));
-    match caller {
+    match caller_of(req, depot).await {
         Ok(caller) => {
             depot.insert_typed(caller);
             ctrl.call_next(req, depot, res).await;

@@ -12,6 +12,7 @@ mod hoops;
 mod input;
 mod limits;
 mod rendered;
+mod scopes;
 mod server;
 
 use salvo::Service;

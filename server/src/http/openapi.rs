@@ -2,15 +2,19 @@
 //!
 //! [`document`] needs no running server and always answers the same text.
 
-use salvo::oapi::security::{Http, HttpAuthScheme};
-use salvo::oapi::{Info, OpenApi, Operation, SecurityScheme, Server, Tag};
+use salvo::http::Method;
+use salvo::oapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement};
+use salvo::oapi::{Info, OpenApi, Operation, PathItemType, SecurityScheme, Server, Tag};
 use std::collections::BTreeSet;
 use tracing::subscriber::NoSubscriber;
+
+use super::scopes;
 
 /// Names and descriptions of the groups of operations. `page.js` has their order.
 const TAGS: &[(&str, &str)] = &[
     ("auth", "Accounts and tokens."),
     ("user", "The signed-in person."),
+    ("keys", "API keys, for programs."),
     ("credits", "Balance and statement. Credits are integers."),
     ("projects", "Folders for generations."),
     ("async generations", "Submit, watch, cancel: the main job."),
@@ -42,9 +46,16 @@ pub fn document() -> OpenApi {
     let bearer = Http::new(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
         .description("The access_token of register, login or refresh.");
+    let key = ApiKeyValue::with_description(
+        "x-api-key",
+        "A key of `/api/v1/keys` with one of the scopes named here; also taken as `Authorization: Bearer` or \
+         `Authorization: Key`.",
+    );
+    let key = ApiKey::Header(key);
     let document = OpenApi::with_info(info)
         .add_server(Server::new("/"))
         .add_security_scheme("bearer", SecurityScheme::Http(bearer))
+        .add_security_scheme("api_key", SecurityScheme::ApiKey(key))
         .tags(TAGS.iter().map(|(name, text)| Tag::new(*name).description(*text)));
     // The merge warns about the names that `REST_PARAMETERS` repairs below.
     let document =
@@ -58,15 +69,41 @@ fn repair(mut document: OpenApi) -> OpenApi {
     let paths = std::mem::take(&mut document.paths);
     for (path, item) in paths.iter() {
         let mut item = item.clone();
+        let path_as_routed = path.clone();
         let path = REST_PARAMETERS
             .iter()
             .fold(path.clone(), |path, (from, to)| path.replace(from, to));
-        for operation in item.operations.values_mut() {
+        for (method, operation) in item.operations.iter_mut() {
+            name_scopes(method, &path_as_routed, operation);
             repair_operation(operation, &mut ids);
         }
         document.paths.insert(path, item);
     }
     document
+}
+
+/// Adds the API key where one is taken, with the scopes of which any is enough, and the answer to one that has none of them.
+fn name_scopes(method: &PathItemType, path: &str, operation: &mut Operation) {
+    let method = match method {
+        PathItemType::Get => Method::GET,
+        PathItemType::Post => Method::POST,
+        PathItemType::Put => Method::PUT,
+        PathItemType::Patch => Method::PATCH,
+        PathItemType::Delete => Method::DELETE,
+        _ => return,
+    };
+    let scopes = scopes::of(&method, path);
+    let Some(securities) = operation.securities.as_mut() else {
+        return;
+    };
+    securities.extend(
+        scopes
+            .iter()
+            .map(|scope| SecurityRequirement::new("api_key", [scope.as_str()])),
+    );
+    if let Some(refusal) = operation.responses.get("401").cloned() {
+        operation.responses.entry("403".to_owned()).or_insert(refusal);
+    }
 }
 
 fn repair_operation(operation: &mut Operation, ids: &mut BTreeSet<String>) {

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 
 use crate::clock::Micros;
 use crate::generation::{Attempt, AttemptState, Event, Generation};
-use crate::id::{AttemptId, GenerationId, ProjectId, SessionId, UserId};
+use crate::id::{ApiKeyId, AttemptId, GenerationId, ProjectId, SessionId, UserId};
 use crate::ledger::Balance;
 
 /// Why the store could not answer. Refusals that belong to a use case are in its own result type.
@@ -69,8 +69,32 @@ pub trait Store: Send + Sync + 'static {
     async fn rotate_refresh(&self, rotation: Rotation) -> Result<Rotated>;
     /// Ends a session; its refresh tokens are dead, its access tokens are refused through [`Store::revoked_since`].
     async fn revoke_session(&self, session: SessionId, now: Micros) -> Result<()>;
-    /// Sessions revoked at or after `since`; what a token check needs to know at start.
+    /// Sessions, API keys and people (as a session with their id) that ended at or after `since`, each with the moment: what
+    /// a token check needs to know at start.
     async fn revoked_since(&self, since: Micros) -> Result<Vec<(SessionId, Micros)>>;
+
+    // ---- API keys
+
+    /// Stores a key; `Taken` when its owner has as many as allowed already.
+    async fn create_api_key(&self, key: NewApiKey) -> Result<Created<ApiKey>>;
+    /// The owner's keys, revoked ones too, newest first.
+    async fn api_keys(&self, owner: UserId) -> Result<Vec<ApiKey>>;
+    /// The owner's.
+    async fn api_key(&self, owner: UserId, id: ApiKeyId) -> Result<Option<ApiKey>>;
+    /// Changes what is `Some`; `None` when it is not the owner's or is revoked.
+    async fn change_api_key(
+        &self,
+        owner: UserId,
+        id: ApiKeyId,
+        change: ApiKeyChange,
+        now: Micros,
+    ) -> Result<Option<ApiKey>>;
+    /// Ends a key for good. Idempotent; [`Store::revoked_since`] tells the other processes.
+    async fn revoke_api_key(&self, owner: UserId, id: ApiKeyId, now: Micros) -> Result<Option<ApiKey>>;
+    /// By the SHA-256 of the key, whatever has become of it; `None` also when its owner has left.
+    async fn api_key_by_hash(&self, hash: &str) -> Result<Option<KeyHolder>>;
+    /// Notes when keys were last used; an older moment changes nothing.
+    async fn touch_api_keys(&self, uses: &[(ApiKeyId, Micros)]) -> Result<()>;
 
     // ---- credits
 

@@ -69,6 +69,13 @@ store! {
     rotate_refresh(rotation: Rotation) -> Rotated;
     revoke_session(session: SessionId, now: Micros) -> ();
     revoked_since(since: Micros) -> Vec<(SessionId, Micros)>;
+    create_api_key(key: NewApiKey) -> Created<ApiKey>;
+    api_keys(owner: UserId) -> Vec<ApiKey>;
+    api_key(owner: UserId, id: ApiKeyId) -> Option<ApiKey>;
+    change_api_key(owner: UserId, id: ApiKeyId, change: ApiKeyChange, now: Micros) -> Option<ApiKey>;
+    revoke_api_key(owner: UserId, id: ApiKeyId, now: Micros) -> Option<ApiKey>;
+    api_key_by_hash(hash: &str) -> Option<KeyHolder>;
+    touch_api_keys(uses: &[(ApiKeyId, Micros)]) -> ();
     balance(user: UserId) -> Option<Balance>;
     statement(user: UserId, filter: StatementFilter) -> Page<StatementLine>;
     credit_stats(user: UserId, since: Micros) -> CreditStats;

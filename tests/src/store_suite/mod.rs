@@ -14,6 +14,7 @@ pub mod credits;
 pub mod damage;
 pub mod fixtures;
 pub mod generations;
+pub mod keys;
 pub mod migrations;
 pub mod model;
 pub mod operations;
@@ -52,6 +53,11 @@ macro_rules! store_suite {
             credits::statements_are_filtered_and_paged,
             credits::stats_count_what_happened_in_the_period,
             credits::strangers_have_no_account,
+            keys::keys_are_their_owners,
+            keys::a_key_changes_where_it_is_told_to,
+            keys::a_cap_counts_what_is_held_and_captured,
+            keys::an_ended_key_spends_nothing,
+            keys::parallel_submits_never_pass_a_cap,
             projects::the_owner_does_what_strangers_cannot,
             projects::lists_follow_visibility,
             projects::generations_outlive_their_project,

@@ -15,6 +15,7 @@ mod fal_trouble;
 mod first_run;
 mod idempotency;
 mod identity;
+mod keys;
 mod listings;
 mod money;
 mod odd_input;

@@ -25,6 +25,7 @@ enum Access {
 use Access::{Operator, Own, OwnedBy, Public, Signed};
 
 const GENERATION: Access = OwnedBy("generation");
+const API_KEY: Access = OwnedBy("API key");
 const PROJECT: Access = OwnedBy("project");
 
 /// Every operation: method, path, for whom, body.
@@ -60,6 +61,11 @@ fn table() -> Vec<(&'static str, &'static str, Access, Value)> {
         ("get", "/api/v1/credits/transactions", Own, none.clone()),
         ("post", "/api/v1/credits/purchase", Own, none.clone()),
         ("post", "/api/v1/credits/redeem", Own, none.clone()),
+        ("get", "/api/v1/keys", Own, none.clone()),
+        ("post", "/api/v1/keys", Own, json!({"name": "x"})),
+        ("get", "/api/v1/keys/{key_id}", API_KEY, none.clone()),
+        ("patch", "/api/v1/keys/{key_id}", API_KEY, json!({"name": "taken over"})),
+        ("delete", "/api/v1/keys/{key_id}", API_KEY, none.clone()),
         ("get", "/api/v1/models", Public, none.clone()),
         ("get", "/api/v1/models/supported", Public, none.clone()),
         ("get", "/api/v1/models/{model_id}", Public, none.clone()),
@@ -147,6 +153,7 @@ fn documented(document: &Value) -> BTreeMap<(String, String), bool> {
 struct Things {
     generation: String,
     project: String,
+    api_key: String,
 }
 
 impl Things {
@@ -154,6 +161,7 @@ impl Things {
         template
             .replace("{generation_id}", &self.generation)
             .replace("{project_id}", &self.project)
+            .replace("{key_id}", &self.api_key)
             .replace("{model_id}", "sandbox/image")
             .replace("{provider}", "fal")
             .replace("{attempt_id}", &self.generation)
@@ -191,7 +199,9 @@ async fn every_operation_is_guarded() {
     let generation = owner.submit_quick("mine").await;
     owner.wait_for(&generation, "completed").await;
     let project = owner.post("/api/v1/projects", &json!({"name": "mine"})).await.ok();
+    let key = owner.post("/api/v1/keys", &json!({"name": "mine"})).await.ok();
     let things = Things {
+        api_key: key["api_key"]["id"].as_str().unwrap().to_owned(),
         generation,
         project: project["id"].as_str().unwrap().to_owned(),
     };
@@ -264,6 +274,7 @@ async fn snapshot(owner: &Client) -> Value {
     let mut seen = Vec::new();
     for path in [
         "/api/v1/credits/transactions",
+        "/api/v1/keys",
         "/api/v1/projects",
         "/api/v1/user/profile",
         "/api/v1/generations/stats",

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::catalog::ClientCall;
 use crate::http::problem::{Code, FieldError, Problem, Result};
+use crate::http::scopes::check_model;
 use crate::http::{Caller, Services};
 use crate::id::ProjectId;
 use crate::intake::{self, Accepted, Refusal};
@@ -196,6 +197,7 @@ impl Call {
         caller: &Caller,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Accepted> {
+        check_model(caller.key.as_deref(), &self.model_id)?;
         self.check_reference(services.config.upstream_allow_private)?;
         let request = intake::Request {
             user_id: caller.user_id,
@@ -203,7 +205,7 @@ impl Call {
             model_id: &self.model_id,
             call: self.client_call(),
             idempotency,
-            api_key_id: None,
+            api_key_id: caller.key.as_ref().map(|key| key.id),
         };
         services.intake.submit(request).await.map_err(refused)
     }

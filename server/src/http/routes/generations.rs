@@ -17,6 +17,7 @@ use crate::http::hoops::authenticated;
 use crate::http::input::{Query, json, path_id, services};
 use crate::http::limits::{Policy, limit};
 use crate::http::problem::{Code, Problem, Result};
+use crate::http::scopes::check_model;
 use crate::http::{Caller, Services};
 use crate::id::{GenerationId, ProjectId};
 use crate::store::{Deleted, GenerationFilter, GenerationStats};
@@ -331,6 +332,7 @@ async fn quote_generation(req: &mut Request, depot: &mut Depot) -> Result<Json<Q
     let services = services(depot)?;
     let body: CallBody = json(req, services.config.max_body_bytes).await?;
     let call = body.clean()?;
+    check_model(Caller::of(depot)?.key.as_deref(), &call.model_id)?;
     Ok(Json(quote(services, &call)?))
 }
 

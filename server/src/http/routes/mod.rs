@@ -11,6 +11,7 @@ mod create_body;
 mod docs;
 mod generation_view;
 mod generations;
+mod keys;
 mod models;
 mod outputs;
 mod person;
@@ -36,6 +37,7 @@ pub(super) fn router() -> Router {
                 .push(models::router())
                 .push(Router::with_path("credits").push(credits::router()))
                 .push(Router::with_path("auth").push(auth::router()))
+                .push(Router::with_path("keys").push(keys::router()))
                 .push(Router::with_path("projects").push(projects::router()))
                 .push(Router::with_path("user").push(user::router())),
         )

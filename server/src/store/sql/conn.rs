@@ -55,7 +55,7 @@ pub(super) use args;
 pub(super) enum Arg<'a> {
     Id(Option<Uuid>),
     Text(Option<&'a str>),
-    Number(i64),
+    Number(Option<i64>),
     Flag(bool),
     Time(Option<Micros>),
     Bytes(Option<&'a [u8]>),
@@ -77,17 +77,22 @@ from! {
     crate::id::ProjectId => |id| Arg::Id(Some(id.uuid()));
     crate::id::GenerationId => |id| Arg::Id(Some(id.uuid()));
     crate::id::AttemptId => |id| Arg::Id(Some(id.uuid()));
+    crate::id::ApiKeyId => |id| Arg::Id(Some(id.uuid()));
+    crate::id::OrderId => |id| Arg::Id(Some(id.uuid()));
+    crate::id::RedeemCodeId => |id| Arg::Id(Some(id.uuid()));
     Option<crate::id::ProjectId> => |id| Arg::Id(id.map(|id| id.uuid()));
     Option<crate::id::GenerationId> => |id| Arg::Id(id.map(|id| id.uuid()));
     &'a str => |text| Arg::Text(Some(text));
     &'a String => |text| Arg::Text(Some(text));
     Option<&'a str> => |text| Arg::Text(text);
     &'a Option<String> => |text| Arg::Text(text.as_deref());
-    i64 => |number| Arg::Number(number);
-    u32 => |number| Arg::Number(i64::from(number));
-    Credits => |credits| Arg::Number(credits.0);
+    i64 => |number| Arg::Number(Some(number));
+    Option<i64> => |number| Arg::Number(number);
+    u32 => |number| Arg::Number(Some(i64::from(number)));
+    Credits => |credits| Arg::Number(Some(credits.0));
     bool => |flag| Arg::Flag(flag);
     Micros => |time| Arg::Time(Some(time));
+    Option<Micros> => |time| Arg::Time(time);
     &'a Vec<u8> => |bytes| Arg::Bytes(Some(bytes));
 }
 

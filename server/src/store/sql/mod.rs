@@ -16,6 +16,7 @@ mod credits;
 mod error;
 mod events;
 mod generations;
+mod keys;
 mod lanes;
 mod leases;
 mod people;
@@ -47,15 +48,15 @@ use self::error::Fault;
 use self::lanes::Lanes;
 use self::session::Source;
 use super::{
-    Adopted, BeginAttempt, Cancelled, Created, CreditStats, Deleted, Delivered, GenerationFilter, GenerationStats,
-    Grant, Granted, LedgerReport, NewGeneration, NewProject, NewSession, NewUser, NextAttempt, Page, ProfileChange,
-    Project, ProjectChange, ProjectFilter, QueuedGeneration, Reroute, Rerouted, Resolve, Resolved, Result, Role,
-    Rotated, Rotation, SaveStep, Saved, Settle, Settled, StatementFilter, StatementLine, Store, Submitted,
-    SystemCounts, User, Work,
+    Adopted, ApiKey, ApiKeyChange, BeginAttempt, Cancelled, Created, CreditStats, Deleted, Delivered, GenerationFilter,
+    GenerationStats, Grant, Granted, KeyHolder, LedgerReport, NewApiKey, NewGeneration, NewProject, NewSession,
+    NewUser, NextAttempt, Page, ProfileChange, Project, ProjectChange, ProjectFilter, QueuedGeneration, Reroute,
+    Rerouted, Resolve, Resolved, Result, Role, Rotated, Rotation, SaveStep, Saved, Settle, Settled, StatementFilter,
+    StatementLine, Store, Submitted, SystemCounts, User, Work,
 };
 use crate::clock::{self, Micros};
 use crate::generation::{Attempt, AttemptState, Event, Generation};
-use crate::id::{AttemptId, GenerationId, ProjectId, SessionId, UserId};
+use crate::id::{ApiKeyId, AttemptId, GenerationId, ProjectId, SessionId, UserId};
 use crate::ledger::Balance;
 
 /// How to open a database.
@@ -241,6 +242,40 @@ impl Store for SqlStore {
 
     async fn revoked_since(&self, since: Micros) -> Result<Vec<(SessionId, Micros)>> {
         Ok(people::revoked_since(&mut self.reader().await?.conn(), since).await?)
+    }
+
+    async fn create_api_key(&self, key: NewApiKey) -> Result<Created<ApiKey>> {
+        self.lanes.run(key).await
+    }
+
+    async fn api_keys(&self, owner: UserId) -> Result<Vec<ApiKey>> {
+        Ok(keys::list(&mut self.reader().await?.conn(), owner).await?)
+    }
+
+    async fn api_key(&self, owner: UserId, id: ApiKeyId) -> Result<Option<ApiKey>> {
+        Ok(keys::owned(&mut self.reader().await?.conn(), owner, id).await?)
+    }
+
+    async fn change_api_key(
+        &self,
+        owner: UserId,
+        id: ApiKeyId,
+        change: ApiKeyChange,
+        now: Micros,
+    ) -> Result<Option<ApiKey>> {
+        self.lanes.run(keys::ChangeKey { owner, id, change, now }).await
+    }
+
+    async fn revoke_api_key(&self, owner: UserId, id: ApiKeyId, now: Micros) -> Result<Option<ApiKey>> {
+        self.lanes.run(keys::RevokeKey { owner, id, now }).await
+    }
+
+    async fn api_key_by_hash(&self, hash: &str) -> Result<Option<KeyHolder>> {
+        Ok(keys::by_hash(&mut self.reader().await?.conn(), hash).await?)
+    }
+
+    async fn touch_api_keys(&self, uses: &[(ApiKeyId, Micros)]) -> Result<()> {
+        self.lanes.run(keys::TouchKeys(uses.to_vec())).await
     }
 
     async fn balance(&self, user: UserId) -> Result<Option<Balance>> {

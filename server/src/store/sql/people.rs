@@ -222,9 +222,13 @@ async fn revoke(conn: &mut Conn<'_>, session: SessionId, now: Micros) -> Result<
     Ok(())
 }
 
-/// Sessions revoked at or after `since`, oldest first.
+/// Sessions, keys and people that ended at or after `since`, oldest first.
 pub(super) async fn revoked_since(conn: &mut Conn<'_>, since: Micros) -> Result<Vec<(SessionId, Micros)>> {
-    let sql = sql!("SELECT id, revoked_at FROM sessions WHERE revoked_at >= $1 ORDER BY revoked_at, id");
+    let sql = sql!(
+        "SELECT id, revoked_at FROM sessions WHERE revoked_at >= $1 UNION ALL \
+         SELECT id, revoked_at FROM api_keys WHERE revoked_at >= $1 UNION ALL \
+         SELECT id, deleted_at AS revoked_at FROM users WHERE deleted_at >= $1 ORDER BY revoked_at, id"
+    );
     let rows = conn.all(sql, args![since]).await?;
     rows.iter()
         .map(|row| Ok((row.id("id")?, row.micros("revoked_at")?)))

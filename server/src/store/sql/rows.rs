@@ -6,7 +6,7 @@ use super::conn::Row;
 use super::error::Result;
 use crate::generation::{Attempt, AttemptState, Event, EventKind, Generation, MediaType, PublicError, Route, Status};
 use crate::ledger::{Balance, Credits, LineType};
-use crate::store::{Project, Role, StatementLine, User, Visibility};
+use crate::store::{ApiKey, Project, Role, StatementLine, User, Visibility};
 
 /// JSON text for a parameter or a column, without NUL: see [`without_nul`].
 pub(super) fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
@@ -72,6 +72,10 @@ macro_rules! columns {
     (attempts $prefix:literal) => {
         $crate::store::sql::rows::prefixed!($prefix: "id", "generation_id", "ordinal", "provider", "state", "remote_id",
             "plugin_state", "pending", "steps", "due_at", "deadline_at", "inbox", "created_at")
+    };
+    (api_keys $prefix:literal) => {
+        $crate::store::sql::rows::prefixed!($prefix: "id", "user_id", "name", "hint", "scopes", "models", "spending_cap",
+            "spent", "created_at", "updated_at", "expires_at", "revoked_at", "last_used_at")
     };
     (events $prefix:literal) => {
         $crate::store::sql::rows::prefixed!($prefix: "seq", "generation_id", "kind", "data", "created_at")
@@ -202,6 +206,25 @@ pub(super) fn attempt(row: &Row) -> Result<Attempt> {
         deadline_at: row.micros("deadline_at")?,
         inbox: row.get("inbox")?,
         created_at: row.micros("created_at")?,
+    })
+}
+
+/// `columns!(api_keys)`.
+pub(super) fn api_key(row: &Row) -> Result<ApiKey> {
+    Ok(ApiKey {
+        id: row.id("id")?,
+        user_id: row.id("user_id")?,
+        name: row.get("name")?,
+        hint: row.get("hint")?,
+        scopes: row.json("scopes")?,
+        models: row.optional_json("models")?,
+        spending_cap: row.get::<Option<i64>>("spending_cap")?.map(Credits),
+        spent: row.credits("spent")?,
+        created_at: row.micros("created_at")?,
+        updated_at: row.micros("updated_at")?,
+        expires_at: row.optional_micros("expires_at")?,
+        revoked_at: row.optional_micros("revoked_at")?,
+        last_used_at: row.optional_micros("last_used_at")?,
     })
 }
 

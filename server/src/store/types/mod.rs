@@ -3,11 +3,13 @@
 mod attempts;
 mod credits;
 mod generations;
+mod keys;
 mod people;
 mod projects;
 
 pub use attempts::*;
 pub use credits::*;
 pub use generations::*;
+pub use keys::*;
 pub use people::*;
 pub use projects::*;

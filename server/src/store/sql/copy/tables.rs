@@ -76,6 +76,7 @@ pub(super) const TABLES: &[Table] = &[
             ("suspended_at", Time),
             ("suspended_reason", Text),
             ("deleted_at", Time),
+            ("erased_at", Time),
         ],
     ),
     table(
