@@ -207,11 +207,10 @@ pub fn bearer(req: &Request) -> Result<&str> {
     }
 }
 
-/// Lets requests with a valid access token pass, with their [`Caller`] in the depot; 401 for all others. No database.
+/// Lets requests with a valid access token pass, with their [`Caller`] in the depot; 401 for all others. See [`Auth::verify`](crate::auth::Auth::verify).
 #[handler]
 pub async fn authenticated(req: &mut Request, depot: &mut Depot, res: &mut Response, ctrl: &mut FlowCtrl) {
-    let caller = bearer(req).and_then(|token| Ok(services(depot)?.auth.verify(token)?));
-    match caller {
+    match caller_of(req, depot).await {
         Ok(caller) => {
             depot.insert_typed(caller);
             ctrl.call_next(req, depot, res).await;
@@ -221,6 +220,11 @@ pub async fn authenticated(req: &mut Request, depot: &mut Depot, res: &mut Respo
             ctrl.skip_rest();
         }
     }
+}
+
+/// The owner of a request's access token.
+async fn caller_of(req: &Request, depot: &Depot) -> Result<Caller> {
+    Ok(services(depot)?.auth.verify(bearer(req)?).await?)
 }
 
 /// Routes `HEAD` like `GET`: Salvo matches methods exactly and drops the body of an answer to `HEAD` itself.

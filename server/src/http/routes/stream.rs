@@ -125,7 +125,7 @@ impl StreamGeneration {
 /// sent. Whether the generation is theirs is looked up by the handler.
 #[handler]
 async fn watching_caller(req: &mut Request, depot: &mut Depot, res: &mut Response, ctrl: &mut FlowCtrl) {
-    match viewer(req, depot) {
+    match viewer(req, depot).await {
         Ok(caller) => {
             depot.insert_typed(caller);
             ctrl.call_next(req, depot, res).await;
@@ -137,7 +137,7 @@ async fn watching_caller(req: &mut Request, depot: &mut Depot, res: &mut Respons
     }
 }
 
-fn viewer(req: &Request, depot: &Depot) -> Result<Caller> {
+async fn viewer(req: &Request, depot: &Depot) -> Result<Caller> {
     let auth = &services(depot)?.auth;
     let query = Query::of(req);
     match query
@@ -145,7 +145,7 @@ fn viewer(req: &Request, depot: &Depot) -> Result<Caller> {
         .filter(|_| !req.headers().contains_key(AUTHORIZATION))
     {
         Some(token) => Ok(auth.verify_stream_token(token, any_id(req)?)?),
-        None => Ok(auth.verify(bearer(req)?)?),
+        None => Ok(auth.verify(bearer(req)?).await?),
     }
 }
 

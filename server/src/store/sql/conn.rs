@@ -88,6 +88,7 @@ from! {
     Credits => |credits| Arg::Number(credits.0);
     bool => |flag| Arg::Flag(flag);
     Micros => |time| Arg::Time(Some(time));
+    Option<Micros> => |time| Arg::Time(time);
     &'a Vec<u8> => |bytes| Arg::Bytes(Some(bytes));
 }
 
