@@ -71,7 +71,7 @@ impl App {
         // A request waits for the store for so long and no longer; the worker has more patience.
         let promptly = Arc::new(Prompt(REQUEST_PATIENCE));
         let prompt_store: Arc<dyn Store> = Arc::new(Wrapped::new(Arc::clone(&store), promptly));
-        let auth = Arc::new(Auth::new(&config, Arc::clone(&prompt_store)));
+        let auth = Arc::new(Auth::open(&config, Arc::clone(&prompt_store))?);
         auth.load_revoked().await?;
         let intake = Arc::new(Intake {
             store: Arc::clone(&prompt_store),

@@ -33,6 +33,8 @@ enum Piece {
     Worker,
     /// Hears which sessions were ended elsewhere, so that their access tokens are refused.
     EndedSessions,
+    /// Keeps the public keys of the service that keeps the accounts, where there is one.
+    AccountKeys,
     /// Applies edits of `providers.toml`.
     Registry,
     /// Keeps the gauges fresh that need the database or the queue.
@@ -43,10 +45,10 @@ enum Piece {
 
 /// What runs in which role.
 fn pieces(role: Role) -> &'static [Piece] {
-    use Piece::{Clock, EndedSessions, Gauges, Registry, Worker};
+    use Piece::{AccountKeys, Clock, EndedSessions, Gauges, Registry, Worker};
     match role {
-        Role::All => &[Worker, EndedSessions, Registry, Gauges, Clock],
-        Role::Api => &[EndedSessions, Registry, Gauges, Clock],
+        Role::All => &[Worker, EndedSessions, AccountKeys, Registry, Gauges, Clock],
+        Role::Api => &[EndedSessions, AccountKeys, Registry, Gauges, Clock],
         Role::Worker => &[Worker, Registry, Gauges, Clock],
     }
 }
@@ -71,6 +73,7 @@ impl App {
             match piece {
                 Piece::Worker => working = worker.take().map(|worker| tasks.spawn(worker.run(stop))),
                 Piece::EndedSessions => drop(tasks.spawn(Arc::clone(&services.auth).watch_revoked(stop))),
+                Piece::AccountKeys => drop(tasks.spawn(Arc::clone(&services.auth).keep_keys(stop))),
                 Piece::Registry => drop(tasks.spawn(watch_registry(of_task, stop))),
                 Piece::Gauges => drop(tasks.spawn(refresh_gauges(of_task, stop))),
                 Piece::Clock => drop(follower.take().map(|follower| tasks.spawn(follower.keep(stop)))),
@@ -145,6 +148,9 @@ fn banner(services: &Services, address: std::net::SocketAddr) {
         ],
         false => vec![format!("  probes     {base}/health/ready, {base}/metrics")],
     });
+    if let Some(auth_url) = config.supabase.auth_url() {
+        lines.push(format!("  accounts   {auth_url}"));
+    }
     lines.extend([
         format!("  data       {}", config.data_dir.display()),
         format!(
@@ -209,6 +215,7 @@ mod tests {
             let runs = |piece| pieces(role).contains(&piece);
             assert_eq!(runs(Piece::Worker), role.works(), "{role:?}");
             assert_eq!(runs(Piece::EndedSessions), role.serves_api(), "{role:?}");
+            assert_eq!(runs(Piece::AccountKeys), role.serves_api(), "{role:?}");
             assert!(
                 pieces(role).iter().all(|piece| pieces(Role::All).contains(piece)),
                 "{role:?}"

@@ -14,11 +14,13 @@ mod email;
 mod keys;
 mod password;
 mod revoked;
+mod supabase;
 mod token;
 
 pub use email::normal_email;
 pub use keys::{FreshKey, KEY_PREFIX, KeyRights, MOST_KEYS, fresh_key};
 pub use password::{MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS};
+pub use supabase::Elsewhere;
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
@@ -36,6 +38,7 @@ use crate::store::{Created, NewSession, NewUser, Role, Rotated, Rotation, Store,
 use keys::Keys;
 use password::Passwords;
 use revoked::Revoked;
+use supabase::Supabase;
 use token::{Signer, TokenFault};
 
 /// How long a stream token opens streams: long enough for an `EventSource` to connect again a few times.
@@ -68,6 +71,8 @@ pub struct Session {
     pub refresh_token: String,
     /// Life of the access token.
     pub expires_in: Duration,
+    /// What another service that keeps the account knows beyond our row.
+    pub elsewhere: Option<Box<Elsewhere>>,
 }
 
 /// Why somebody was not let in.
@@ -85,6 +90,24 @@ pub enum AuthError {
     /// Too many passwords are being checked.
     #[error("too many passwords are being checked at once")]
     Busy,
+    /// The account service asks for a better password: the rules that were broken, as far as it says.
+    #[error("the password is too weak")]
+    WeakPassword(Vec<&'static str>),
+    /// The account service lets this person do nothing now.
+    #[error("the account service refused: {0:?}")]
+    Refused(Refusal),
+    /// The account service has had too many requests.
+    #[error("the account service limits requests")]
+    Limited {
+        /// When it may be tried again.
+        retry_after_seconds: u64,
+    },
+    /// The account service does not answer, or not as it should.
+    #[error("the account service is not available")]
+    ServiceAway,
+    /// The account service did not answer in time.
+    #[error("the account service took too long")]
+    ServiceSlow,
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -93,8 +116,34 @@ pub enum AuthError {
     Internal(#[source] anyhow::Error),
 }
 
+/// Why an account service lets somebody do nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The account waits for its mail to be confirmed.
+    EmailNotConfirmed,
+    /// The account was opened and waits for its mail to be confirmed.
+    ConfirmationSent,
+    /// The account is banned.
+    Banned,
+    /// Nobody may register.
+    RegistrationClosed,
+    /// Nobody may sign in with a password.
+    LoginClosed,
+    /// It wants a captcha, which only its own clients can solve.
+    Captcha,
+    /// It does not take the address.
+    EmailRefused,
+}
+
+/// Where accounts live.
+enum Accounts {
+    Local,
+    Supabase(Box<Supabase>),
+}
+
 /// Accounts and tokens of this installation.
 pub struct Auth {
+    accounts: Accounts,
     store: Arc<dyn Store>,
     passwords: Passwords,
     signer: Signer,
@@ -106,11 +155,23 @@ pub struct Auth {
 }
 
 impl Auth {
-    /// Call [`Auth::load_revoked`] before serving, and keep [`Auth::watch_revoked`] running.
+    /// Accounts where the configuration says. Call [`Auth::load_revoked`] before serving, and keep [`Auth::watch_revoked`]
+    /// and [`Auth::keep_keys`] running. Fails when the client of an account service cannot be made.
+    pub fn open(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Auth> {
+        let mut auth = Auth::new(config, store);
+        if let Some(supabase) = Supabase::new(&config.supabase)? {
+            auth.revoked = Revoked::new(supabase::LONGEST_TOKEN + token::LEEWAY);
+            auth.accounts = Accounts::Supabase(Box::new(supabase));
+        }
+        Ok(auth)
+    }
+
+    /// The same with local accounts, whatever the configuration says.
     pub fn new(config: &Config, store: Arc<dyn Store>) -> Auth {
         let longest = config.access_token_ttl.max(STREAM_TOKEN_TTL) + token::LEEWAY;
         Auth {
             keys: Keys::new(Arc::clone(&store)),
+            accounts: Accounts::Local,
             store,
             passwords: Passwords::new(),
             signer: Signer::new(&config.jwt_secret, config.access_token_ttl),
@@ -129,6 +190,9 @@ impl Auth {
         password: String,
         full_name: Option<String>,
     ) -> Result<Session, AuthError> {
+        if let Accounts::Supabase(there) = &self.accounts {
+            return self.register_there(there, email, &password, full_name.as_deref()).await;
+        }
         let password_hash = self.passwords.hash(password).await?;
         let role = match self.operator_emails.iter().any(|e| e == email) {
             true => Role::Operator,
@@ -151,6 +215,9 @@ impl Auth {
 
     /// Signs in.
     pub async fn login(&self, email: &str, password: String) -> Result<Session, AuthError> {
+        if let Accounts::Supabase(there) = &self.accounts {
+            return self.login_there(there, email, &password).await;
+        }
         let user = self.store.user_by_email(email).await?;
         let hash = user.as_ref().and_then(|u| u.password_hash.clone());
         let right = self.passwords.verify(password, hash).await?;
@@ -162,6 +229,9 @@ impl Auth {
 
     /// Exchanges a refresh token for a new pair, once.
     pub async fn refresh(&self, refresh_token: &str) -> Result<Session, AuthError> {
+        if let Accounts::Supabase(there) = &self.accounts {
+            return self.refresh_there(there, refresh_token).await;
+        }
         let now = clock::now();
         let new_token = random_token()?;
         let rotation = Rotation {
@@ -181,24 +251,74 @@ impl Auth {
         }
     }
 
-    /// Ends a session; harmless when it is over.
-    pub async fn logout(&self, session: SessionId) -> Result<(), AuthError> {
+    /// Ends the caller's session; harmless when it is over. `token` is what the request came with. False when it ended here,
+    /// but the service that keeps the account could not be told.
+    pub async fn logout(&self, caller: &Caller, token: Option<&str>) -> Result<bool, AuthError> {
+        if let Accounts::Supabase(there) = &self.accounts {
+            return self.logout_there(there, caller, token).await;
+        }
         let now = clock::now();
-        self.store.revoke_session(session, now).await?;
-        self.revoked.add(session, now);
-        Ok(())
+        self.store.revoke_session(caller.session_id, now).await?;
+        self.revoked.add(caller.session_id, now);
+        Ok(true)
     }
 
-    /// The owner of an access token. No database.
-    pub fn verify(&self, token: &str) -> Result<Caller, AuthError> {
-        self.living(self.signer.verify_access(token))
+    /// The owner of an access token. No database, and no call to another service unless the token's key is a new one; the
+    /// first token of somebody who registered elsewhere makes their row and account.
+    pub async fn verify(&self, token: &str) -> Result<Caller, AuthError> {
+        match &self.accounts {
+            Accounts::Local => self.living(self.signer.verify_access(token)),
+            Accounts::Supabase(there) => self.verify_there(there, token).await,
+        }
+    }
+
+    /// Brings the caller's row up to date with the service that keeps their account, as far as it can be asked. `token` is
+    /// what the request came with. Nothing when accounts are local, or for an API key, which that service does not know.
+    pub async fn look(&self, caller: &Caller, token: &str) -> Result<(), AuthError> {
+        match &self.accounts {
+            Accounts::Supabase(there) if caller.key.is_none() => self.look_there(there, caller, token).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the service that keeps the caller's account their new name, before our row says so. Nothing when accounts are
+    /// local.
+    pub async fn rename(&self, token: &str, full_name: Option<&str>) -> Result<(), AuthError> {
+        match &self.accounts {
+            Accounts::Local => Ok(()),
+            Accounts::Supabase(there) => self.rename_there(there, token, full_name).await,
+        }
+    }
+
+    /// Whether people can sign in: the service that keeps their accounts answers. The database is for the caller to ask.
+    pub async fn health(&self) -> Result<(), AuthError> {
+        match &self.accounts {
+            Accounts::Local => Ok(()),
+            Accounts::Supabase(there) => there.health().await,
+        }
+    }
+
+    /// Where accounts live: `local` or `supabase`.
+    pub fn provider(&self) -> &'static str {
+        match &self.accounts {
+            Accounts::Local => "local",
+            Accounts::Supabase(_) => "supabase",
+        }
+    }
+
+    /// Keeps the public keys of an account service, until cancelled. Nothing when accounts are local.
+    pub async fn keep_keys(self: Arc<Self>, stop: CancellationToken) {
+        match &self.accounts {
+            Accounts::Local => {}
+            Accounts::Supabase(there) => there.keep_keys(stop).await,
+        }
     }
 
     /// The owner of an access token or an API key. An access token costs no database, a key one look every few seconds.
     pub async fn authenticate(&self, credential: &str) -> Result<Caller, AuthError> {
         match keys::looks_like_a_key(credential) {
             true => self.still(self.keys.verify(credential).await?),
-            false => self.verify(credential),
+            false => self.verify(credential).await,
         }
     }
 
@@ -295,6 +415,7 @@ impl Auth {
             access_token,
             refresh_token,
             expires_in: self.signer.access_token_ttl(),
+            elsewhere: None,
             user,
         })
     }

@@ -62,7 +62,10 @@ async fn registering_opens_one_account_with_start_credits_and_a_session() {
         .unwrap();
     assert_eq!(session.available, Credits(120));
     assert_eq!(session.user.role, Role::User);
-    assert_eq!(auth.verify(&session.access_token).unwrap().user_id, session.user.id);
+    assert_eq!(
+        auth.verify(&session.access_token).await.unwrap().user_id,
+        session.user.id
+    );
 
     let again = auth.register("ada@example.com", "another one".into(), None).await;
     assert!(matches!(again, Err(AuthError::EmailTaken)));
@@ -97,15 +100,15 @@ async fn a_refresh_token_works_once_and_its_reuse_ends_the_session() {
     let first = auth.register("ada@example.com", PASSWORD.into(), None).await.unwrap();
     let second = auth.refresh(&first.refresh_token).await.unwrap();
     assert_ne!(second.refresh_token, first.refresh_token);
-    assert!(auth.verify(&second.access_token).is_ok());
+    assert!(auth.verify(&second.access_token).await.is_ok());
 
     let other = auth.login("ada@example.com", PASSWORD.into()).await.unwrap();
     assert!(invalid(auth.refresh(&first.refresh_token).await), "a second use");
     assert!(invalid(auth.refresh(&second.refresh_token).await), "the family is over");
-    assert!(auth.verify(&first.access_token).is_err());
-    assert!(auth.verify(&second.access_token).is_err());
+    assert!(auth.verify(&first.access_token).await.is_err());
+    assert!(auth.verify(&second.access_token).await.is_err());
     assert!(
-        auth.verify(&other.access_token).is_ok(),
+        auth.verify(&other.access_token).await.is_ok(),
         "another session of the same person goes on"
     );
 
@@ -119,13 +122,13 @@ async fn logging_out_ends_the_session_everywhere() {
     let house = house().await;
     let (here, there) = (house.replica().await, house.replica().await);
     let session = here.register("ada@example.com", PASSWORD.into(), None).await.unwrap();
-    let caller = here.verify(&session.access_token).unwrap();
+    let caller = here.verify(&session.access_token).await.unwrap();
     let stream = here.stream_token(&caller, None).unwrap();
-    here.logout(caller.session_id).await.unwrap();
-    here.logout(caller.session_id).await.unwrap();
+    here.logout(&caller, None).await.unwrap();
+    here.logout(&caller, None).await.unwrap();
 
     assert!(
-        here.verify(&session.access_token).is_err(),
+        here.verify(&session.access_token).await.is_err(),
         "at once where it was asked"
     );
     assert!(
@@ -137,11 +140,11 @@ async fn logging_out_ends_the_session_everywhere() {
 
     there.load_revoked().await.unwrap();
     assert!(
-        there.verify(&session.access_token).is_err(),
+        there.verify(&session.access_token).await.is_err(),
         "elsewhere with the next reading"
     );
     assert!(
-        house.replica().await.verify(&session.access_token).is_err(),
+        house.replica().await.verify(&session.access_token).await.is_err(),
         "and after a restart"
     );
 }
@@ -152,13 +155,13 @@ async fn the_watch_learns_of_an_end_elsewhere_and_stops_when_told() {
     let here = house.replica().await;
     let there = Arc::new(house.replica().await);
     let session = here.register("ada@example.com", PASSWORD.into(), None).await.unwrap();
-    let session_id = here.verify(&session.access_token).unwrap().session_id;
-    here.logout(session_id).await.unwrap();
+    let caller = here.verify(&session.access_token).await.unwrap();
+    here.logout(&caller, None).await.unwrap();
 
     let stop = CancellationToken::new();
     let watch = tokio::spawn(Arc::clone(&there).watch_revoked(stop.clone()));
     let learned = async {
-        while there.verify(&session.access_token).is_ok() {
+        while there.verify(&session.access_token).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

@@ -36,7 +36,7 @@ pub(super) enum TokenFault {
 }
 
 /// By the clock that all replicas follow; a machine's own, which the library would ask, may be wrong.
-fn in_date(exp_s: i64, nbf_s: Option<i64>, now: Micros) -> Result<(), TokenFault> {
+pub(super) fn in_date(exp_s: i64, nbf_s: Option<i64>, now: Micros) -> Result<(), TokenFault> {
     let (now_s, leeway_s) = (now.seconds(), LEEWAY.as_secs() as i64);
     let begun = nbf_s.is_none_or(|nbf_s| nbf_s.saturating_sub(leeway_s) <= now_s);
     match begun && exp_s.saturating_add(leeway_s) >= now_s {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::catalog::{Model, ModelStatus, ProviderKind, Registry};
 use crate::clock;
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Overrides, SupabaseConfig};
 
 /// Reports on `out`; true when nothing is wrong.
 pub fn run(flags: &Overrides, env: &BTreeMap<String, String>, out: &mut impl Write) -> io::Result<bool> {
@@ -23,6 +23,7 @@ pub fn run(flags: &Overrides, env: &BTreeMap<String, String>, out: &mut impl Wri
             writeln!(out, "  {line}")?;
         }
         writeln!(out)?;
+        accounts(&config.supabase, out)?;
     }
     if let Ok(registry) = &registry {
         describe(registry, &config, out)?;
@@ -50,6 +51,28 @@ pub fn run(flags: &Overrides, env: &BTreeMap<String, String>, out: &mut impl Wri
         n => writeln!(out, "{n} errors.")?,
     }
     Ok(wrong == 0)
+}
+
+/// Where accounts live.
+fn accounts(supabase: &SupabaseConfig, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "Accounts")?;
+    let Some(auth_url) = supabase.auth_url() else {
+        return writeln!(
+            out,
+            "  local: e-mails and passwords are in this installation's database\n"
+        );
+    };
+    let signed = match supabase.jwt_secret {
+        Some(_) => "signed with its published keys or with SUPABASE_JWT_SECRET",
+        None => "signed with its published keys",
+    };
+    let registration = match supabase.service_key {
+        Some(_) => "confirmed at once",
+        None => "by its rules; a mail may have to be confirmed",
+    };
+    writeln!(out, "  at Supabase: {auth_url}")?;
+    writeln!(out, "  tokens: of {}, {signed}", supabase.issuer().unwrap_or_default())?;
+    writeln!(out, "  registration: {registration}\n")
 }
 
 fn describe(registry: &Registry, config: &Config, out: &mut impl Write) -> io::Result<()> {
@@ -195,8 +218,8 @@ mod tests {
             "providers.toml:",
             "`credits` is -5",
             "`kind` is `foul`",
-            "SUPABASE_URL has no effect",
-            "4 errors.",
+            "error: SUPABASE_ANON_KEY: is not set, but SUPABASE_URL is",
+            "5 errors.",
         ] {
             assert!(shown.contains(expected), "missing: {expected}\nin:\n{shown}");
         }

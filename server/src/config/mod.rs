@@ -8,6 +8,7 @@ mod resolve;
 mod role;
 mod secret;
 mod settings;
+mod supabase;
 #[cfg(test)]
 mod tests;
 pub mod watch;
@@ -90,7 +91,7 @@ pub struct Config {
     pub upstream_allow_private: bool,
     /// How long a stop may take in all. See [`Config::drain_time`].
     pub shutdown_grace: Duration,
-    /// Supabase's settings: read and kept, without effect in this version.
+    /// Supabase's settings; with a URL, accounts live there.
     pub supabase: SupabaseConfig,
 }
 
@@ -126,17 +127,39 @@ impl ProviderSecrets {
 /// Settings of ours that are a provider's key, so that a provider of the same service may use them.
 const SHARED: &[&str] = &["FAL_KEY"];
 
-/// Supabase's settings, for the version that uses them.
+/// Where accounts live when they do not live here. Without a URL nothing of it has an effect.
 #[derive(Debug, Clone, Default)]
 pub struct SupabaseConfig {
-    /// `SUPABASE_URL`, no trailing slash.
+    /// `SUPABASE_URL`, no trailing slash. See [`SupabaseConfig::auth_url`].
     pub url: Option<String>,
-    /// `SUPABASE_ANON_KEY`.
+    /// `SUPABASE_ANON_KEY` or `SUPABASE_PUBLISHABLE_KEY`; there is one when there is a URL.
     pub anon_key: Option<Secret>,
-    /// `SUPABASE_SERVICE_KEY` or `SUPABASE_SERVICE_ROLE_KEY`.
+    /// `SUPABASE_SERVICE_KEY` or `SUPABASE_SERVICE_ROLE_KEY`: opens confirmed accounts.
     pub service_key: Option<Secret>,
-    /// `SUPABASE_JWT_SECRET`.
+    /// `SUPABASE_JWT_SECRET`: of projects that still sign with a shared secret.
     pub jwt_secret: Option<Secret>,
+    /// `SUPABASE_JWT_ISSUER`, where it is not [`SupabaseConfig::auth_url`].
+    pub jwt_issuer: Option<String>,
+}
+
+impl SupabaseConfig {
+    /// Base of the account service (GoTrue), no trailing slash; `None` when accounts are local. A URL with a path is that
+    /// base already, any other is a project's.
+    pub fn auth_url(&self) -> Option<String> {
+        let url = self.url.as_deref()?;
+        let has_path = url.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
+        Some(if has_path {
+            url.to_owned()
+        } else {
+            format!("{url}/auth/v1")
+        })
+    }
+
+    /// What tokens have to name as their issuer; `None` when accounts are local.
+    pub fn issuer(&self) -> Option<String> {
+        let auth_url = self.auth_url()?;
+        Some(self.jwt_issuer.clone().unwrap_or(auth_url))
+    }
 }
 
 /// What the command line says; it wins over everything else.

@@ -9,7 +9,8 @@ use url::Url;
 
 use super::jwt_secret::{self, MIN_CHARACTERS};
 use super::layers::Layers;
-use super::{Config, Environment, FalConfig, Role, Secret, SupabaseConfig, display, is_postgres};
+use super::supabase;
+use super::{Config, Environment, FalConfig, Role, Secret, display, is_postgres};
 
 /// Largest size that can be set, in bytes; keeps arithmetic with sizes far from its limits.
 const MAX_BYTES: i64 = 1 << 40;
@@ -64,7 +65,7 @@ pub(super) fn resolve(layers: &Layers, read_only: bool) -> Config {
         fal: fal(layers),
         upstream_allow_private: layers.boolean("providers.allow_private_addresses"),
         shutdown_grace: seconds("server.shutdown_grace_seconds", 0..=3600, 1),
-        supabase: supabase(layers),
+        supabase: supabase::supabase(layers, development, url),
     }
 }
 
@@ -414,29 +415,6 @@ fn fal(layers: &Layers) -> FalConfig {
     }
 }
 
-fn supabase(layers: &Layers) -> SupabaseConfig {
-    let supabase = SupabaseConfig {
-        url: url(layers, "supabase.url"),
-        anon_key: secret(layers, "supabase.anon_key"),
-        service_key: secret(layers, "supabase.service_key"),
-        jwt_secret: secret(layers, "supabase.jwt_secret"),
-    };
-    for key in [
-        "supabase.url",
-        "supabase.anon_key",
-        "supabase.service_key",
-        "supabase.jwt_secret",
-    ] {
-        if !layers.text(key).is_empty() {
-            layers.notice(
-                layers.place(key),
-                "has no effect: Supabase mode is not in this version; accounts are local and tokens are our own",
-            );
-        }
-    }
-    supabase
-}
-
 pub(super) fn redacted_lines(config: &Config) -> Vec<String> {
     let secret = |s: &Option<Secret>| s.as_ref().map_or("not set".to_owned(), Secret::redacted);
     let list = |items: &[String]| match items {
@@ -502,6 +480,10 @@ pub(super) fn redacted_lines(config: &Config) -> Vec<String> {
         ("supabase.anon_key", secret(&config.supabase.anon_key)),
         ("supabase.service_key", secret(&config.supabase.service_key)),
         ("supabase.jwt_secret", secret(&config.supabase.jwt_secret)),
+        (
+            "supabase.jwt_issuer",
+            config.supabase.jwt_issuer.clone().unwrap_or("not set".into()),
+        ),
     ];
     values.iter().map(|(key, value)| format!("{key} = {value}")).collect()
 }

@@ -91,6 +91,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         &["SUPABASE_SERVICE_KEY", "SUPABASE_SERVICE_ROLE_KEY"],
     ),
     secret("supabase", "jwt_secret", &["SUPABASE_JWT_SECRET"]),
+    open("supabase", "jwt_issuer", &["SUPABASE_JWT_ISSUER"]),
 ];
 
 /// `VELRO_*` variables that are no settings of the file.

@@ -342,7 +342,6 @@ fn processes_that_start_at_once_agree_on_the_secret() {
 #[test]
 fn what_has_no_effect_is_said() {
     let (_, notices) = load(&[
-        ("SUPABASE_URL", "https://x.supabase.co"),
         ("SUPABASE_SERVICE_ROLE_KEY", "k"),
         ("AUTH_ENABLED", "false"),
         ("VELRO_PROVIDRES", "x"),
@@ -352,8 +351,7 @@ fn what_has_no_effect_is_said() {
     ]);
     let shown: Vec<String> = notices.iter().map(Notice::to_string).collect();
     for expected in [
-        "SUPABASE_URL has no effect: Supabase mode is not in this version",
-        "SUPABASE_SERVICE_ROLE_KEY has no effect",
+        "SUPABASE_SERVICE_ROLE_KEY has no effect: SUPABASE_URL is not set",
         "AUTH_ENABLED has no effect: authentication cannot be switched off",
         "VELRO_PROVIDRES is not a known variable; did you mean VELRO_PROVIDERS?",
         "VELRO_PORT is not a known variable",
@@ -364,7 +362,7 @@ fn what_has_no_effect_is_said() {
             "missing: {expected}\nin: {shown:#?}"
         );
     }
-    assert_eq!(shown.len(), 6, "{shown:#?}");
+    assert_eq!(shown.len(), 5, "{shown:#?}");
 }
 
 #[test]

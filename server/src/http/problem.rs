@@ -12,7 +12,7 @@ use salvo::oapi::{
 use salvo::{Response, Scribe};
 use serde::Serialize;
 
-use crate::auth::AuthError;
+use crate::auth::{AuthError, Refusal};
 use crate::catalog::ParamFault;
 use crate::store::StoreError;
 
@@ -58,6 +58,14 @@ codes! {
     InsufficientScope = FORBIDDEN, "insufficient_scope", "The API key may not do this";
     /// Known, but not allowed.
     Forbidden = FORBIDDEN, "forbidden", "Not allowed";
+    /// The account waits for its mail to be confirmed.
+    EmailNotConfirmed = FORBIDDEN, "email_not_confirmed", "The e-mail is not confirmed";
+    /// The account service has banned the account.
+    AccountBanned = FORBIDDEN, "account_banned", "The account is banned";
+    /// The account service lets nobody register.
+    RegistrationClosed = FORBIDDEN, "registration_closed", "Registration is closed";
+    /// The account service lets nobody sign in this way.
+    LoginClosed = FORBIDDEN, "login_closed", "This way to sign in is closed";
     /// Missing, or somebody else's.
     NotFound = NOT_FOUND, "not_found", "Not found";
     /// The path exists for other methods.
@@ -93,6 +101,8 @@ codes! {
     NotImplemented = NOT_IMPLEMENTED, "not_implemented", "Not available yet";
     /// Something we need is down.
     Unavailable = SERVICE_UNAVAILABLE, "service_unavailable", "Temporarily unavailable";
+    /// Something we need took too long.
+    GatewayTimeout = GATEWAY_TIMEOUT, "gateway_timeout", "No answer in time";
 }
 
 impl Code {
@@ -230,6 +240,7 @@ impl Problem {
             StatusCode::TOO_MANY_REQUESTS => (Code::RateLimited, "Too many requests; slow down"),
             StatusCode::NOT_IMPLEMENTED => (Code::NotImplemented, "Not available yet"),
             StatusCode::SERVICE_UNAVAILABLE => (Code::Unavailable, "Temporarily unavailable; try again"),
+            StatusCode::GATEWAY_TIMEOUT => (Code::GatewayTimeout, "No answer in time; try again"),
             status if status.is_client_error() => (Code::BadRequest, "The request cannot be read"),
             _ => (
                 Code::Internal,
@@ -337,9 +348,64 @@ impl From<AuthError> for Problem {
                 "Too many people are signing in at the moment; try again",
             )
             .retry_after(2),
+            AuthError::WeakPassword(rules) if rules.is_empty() => {
+                weak_password(&["does not keep the rules of the account service; choose a longer one"])
+            }
+            AuthError::WeakPassword(rules) => weak_password(&rules),
+            AuthError::Refused(refusal) => refusal.into(),
+            AuthError::Limited { retry_after_seconds } => Problem::new(
+                Code::RateLimited,
+                "The account service has had too many requests; try again later",
+            )
+            .retry_after(retry_after_seconds),
+            AuthError::ServiceAway => {
+                Problem::new(Code::Unavailable, "Authentication service unavailable; try again").retry_after(2)
+            }
+            AuthError::ServiceSlow => {
+                Problem::new(Code::GatewayTimeout, "Authentication service timeout").retry_after(2)
+            }
             AuthError::Store(error) => error.into(),
             AuthError::Internal(error) => Problem::internal(format!("{error:#}")),
         }
+    }
+}
+
+/// All broken rules of one password.
+fn weak_password(rules: &[&str]) -> Problem {
+    let fault = |rule: &&str| FieldError::new(&["body", "password"], *rule, "weak_password");
+    Problem::fields(rules.iter().map(fault).collect())
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let (code, detail) = match refusal {
+            Refusal::EmailNotConfirmed => (
+                Code::EmailNotConfirmed,
+                "Open the link in the confirmation mail that was sent to this address, then log in",
+            ),
+            Refusal::ConfirmationSent => (
+                Code::EmailNotConfirmed,
+                "The account was created; open the link in the mail that was sent to this address, then log in",
+            ),
+            Refusal::Banned => (Code::AccountBanned, "This account is banned; ask the operator why"),
+            Refusal::RegistrationClosed => (
+                Code::RegistrationClosed,
+                "Nobody can register at the moment; ask the operator for an account",
+            ),
+            Refusal::LoginClosed => (
+                Code::LoginClosed,
+                "Signing in with e-mail and password is switched off; use another way to sign in",
+            ),
+            Refusal::Captcha => (
+                Code::LoginClosed,
+                "The account service asks for a captcha here: sign in through its own client and use that token",
+            ),
+            Refusal::EmailRefused => {
+                let rule = "is not accepted by the account service; use another address";
+                return Problem::field(&["body", "email"], rule, "email");
+            }
+        };
+        Problem::new(code, detail)
     }
 }
 
@@ -413,6 +479,7 @@ impl EndpointOutRegister for Problem {
             ("500", "Ours to fix"),
             ("501", "Not available yet"),
             ("503", "Temporarily unavailable"),
+            ("504", "No answer in time"),
         ] {
             let content = Content::new(schema.clone());
             operation.responses.insert(

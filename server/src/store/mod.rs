@@ -55,6 +55,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Creates the person, the account and, when `start_credits > 0`, the one bonus transfer, together.
     async fn create_user(&self, user: NewUser) -> Result<Created<User>>;
+    /// The row of somebody whose account is kept elsewhere: made with an account and the one bonus transfer when it is not
+    /// there, whoever else makes it at the same moment; brought up to date when the proof is fresh. An e-mail that another
+    /// row still has goes to the newcomer.
+    async fn ensure_user(&self, arrival: Arrival) -> Result<User>;
     /// By lower-case e-mail.
     async fn user_by_email(&self, email: &str) -> Result<Option<User>>;
     /// By id.
@@ -69,6 +73,8 @@ pub trait Store: Send + Sync + 'static {
     async fn rotate_refresh(&self, rotation: Rotation) -> Result<Rotated>;
     /// Ends a session; its refresh tokens are dead, its access tokens are refused through [`Store::revoked_since`].
     async fn revoke_session(&self, session: SessionId, now: Micros) -> Result<()>;
+    /// The same for a session that another service opened, of which nothing needs to be stored yet.
+    async fn end_foreign_session(&self, session: SessionId, user: UserId, now: Micros) -> Result<()>;
     /// Sessions, API keys and people (as a session with their id) that ended at or after `since`, each with the moment: what
     /// a token check needs to know at start.
     async fn revoked_since(&self, since: Micros) -> Result<Vec<(SessionId, Micros)>>;

@@ -61,6 +61,7 @@ store! {
     ping() -> ();
     now() -> Micros;
     create_user(user: NewUser) -> Created<User>;
+    ensure_user(arrival: Arrival) -> User;
     user_by_email(email: &str) -> Option<User>;
     user(id: UserId) -> Option<User>;
     update_profile(id: UserId, change: ProfileChange, now: Micros) -> Option<User>;
@@ -68,6 +69,7 @@ store! {
     open_session(session: NewSession) -> ();
     rotate_refresh(rotation: Rotation) -> Rotated;
     revoke_session(session: SessionId, now: Micros) -> ();
+    end_foreign_session(session: SessionId, user: UserId, now: Micros) -> ();
     revoked_since(since: Micros) -> Vec<(SessionId, Micros)>;
     create_api_key(key: NewApiKey) -> Created<ApiKey>;
     api_keys(owner: UserId) -> Vec<ApiKey>;

@@ -13,6 +13,7 @@
 mod download;
 mod guard;
 mod policy;
+mod service;
 pub mod webhook_auth;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub(crate) mod tests;
 pub use download::{DownloadError, Downloaded};
 pub use guard::names_public_host;
 pub use policy::is_header_of_ours;
+pub use service::{Service, ServiceAnswer, ServiceCall, ServiceMethod};
 pub use webhook_auth::{HookRefused, WebhookVerifier};
 
 use bytes::{Bytes, BytesMut};

@@ -40,7 +40,7 @@ const LAYERS: &[Layer] = &[
         "upstream store queue shared config generation ledger id clock",
     ),
     // The use cases.
-    layer("auth", "store config ledger id clock"),
+    layer("auth", "store upstream config ledger id clock"),
     layer(
         "intake",
         "store queue provider telemetry catalog generation ledger id clock failpoint",

@@ -9,7 +9,7 @@ use super::person::{GoTrueUser, UserMetadata, account};
 use crate::auth::{AuthError, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, STREAM_TOKEN_TTL, Session, normal_email};
 use crate::clock;
 use crate::http::Caller;
-use crate::http::hoops::authenticated;
+use crate::http::hoops::{authenticated, credential};
 use crate::http::input::{Faults, Query, body, from_json, json, services};
 use crate::http::limits::{Key, Policy, count, limit};
 use crate::http::problem::{Code, Problem, Result};
@@ -90,7 +90,7 @@ struct TokenResponse {
 impl From<Session> for TokenResponse {
     fn from(session: Session) -> Self {
         TokenResponse {
-            user: GoTrueUser::new(&session.user, session.available),
+            user: GoTrueUser::new(&session.user, session.available, session.elsewhere.as_deref()),
             access_token: session.access_token,
             refresh_token: session.refresh_token,
             token_type: "Bearer",
@@ -105,7 +105,7 @@ impl From<Session> for TokenResponse {
 #[endpoint(
     tags("auth"),
     request_body = RegisterRequest,
-    status_codes(200, 400, 409, 413, 415, 422, 429, 500, 503)
+    status_codes(200, 400, 403, 409, 413, 415, 422, 429, 500, 503, 504)
 )]
 async fn register(req: &mut Request, depot: &mut Depot) -> Result<Json<TokenResponse>> {
     let services = services(depot)?;
@@ -136,7 +136,7 @@ async fn register(req: &mut Request, depot: &mut Depot) -> Result<Json<TokenResp
 #[endpoint(
     tags("auth"),
     request_body = LoginRequest,
-    status_codes(200, 400, 401, 413, 415, 422, 429, 500, 503)
+    status_codes(200, 400, 401, 403, 413, 415, 422, 429, 500, 503, 504)
 )]
 async fn login(req: &mut Request, depot: &mut Depot, res: &mut Response) -> Result<Json<TokenResponse>> {
     let services = services(depot)?;
@@ -170,7 +170,7 @@ async fn login(req: &mut Request, depot: &mut Depot, res: &mut Response) -> Resu
 #[endpoint(
     tags("auth"),
     request_body = RefreshRequest,
-    status_codes(200, 400, 401, 413, 415, 422, 429, 500, 503)
+    status_codes(200, 400, 401, 403, 413, 415, 422, 429, 500, 503, 504)
 )]
 async fn refresh(req: &mut Request, depot: &mut Depot) -> Result<Json<TokenResponse>> {
     let services = services(depot)?;
@@ -240,14 +240,15 @@ struct Me {
 /// Own account
 #[endpoint(
     tags("auth"),
-    status_codes(200, 401, 429, 500, 503),
+    status_codes(200, 401, 403, 429, 500, 503),
     security(["bearer" = []])
 )]
-async fn me(depot: &mut Depot) -> Result<Json<Me>> {
+async fn me(req: &mut Request, depot: &mut Depot) -> Result<Json<Me>> {
+    services(depot)?.auth.look(Caller::of(depot)?, credential(req)?).await?;
     let (user, available) = account(depot).await?;
     Ok(Json(Me {
         id: user.id.to_string(),
-        email: user.email,
+        email: user.shown_email().to_owned(),
         full_name: user.full_name.unwrap_or_default(),
         display_name: user.display_name,
         avatar_url: user.avatar_url,
@@ -277,17 +278,18 @@ struct WhoAmI {
 /// Who am I
 #[endpoint(
     tags("auth"),
-    status_codes(200, 401, 429, 500, 503),
+    status_codes(200, 401, 403, 429, 500, 503),
     security(["bearer" = []])
 )]
-async fn whoami(depot: &mut Depot) -> Result<Json<WhoAmI>> {
+async fn whoami(req: &mut Request, depot: &mut Depot) -> Result<Json<WhoAmI>> {
+    services(depot)?.auth.look(Caller::of(depot)?, credential(req)?).await?;
     let (user, available) = account(depot).await?;
     Ok(Json(WhoAmI {
         id: user.id.to_string(),
         role: "authenticated",
         created_at: user.created_at.rfc3339(),
         metadata: UserMetadata::new(&user, available),
-        email: user.email,
+        email: user.shown_email().to_owned(),
     }))
 }
 
@@ -306,11 +308,16 @@ pub(super) struct Done {
     status_codes(200, 401, 429, 500, 503),
     security(["bearer" = []])
 )]
-async fn logout(depot: &mut Depot) -> Result<Json<Done>> {
-    let session = Caller::of(depot)?.session_id;
-    services(depot)?.auth.logout(session).await?;
+async fn logout(req: &mut Request, depot: &mut Depot) -> Result<Json<Done>> {
+    let told = services(depot)?
+        .auth
+        .logout(Caller::of(depot)?, credential(req).ok())
+        .await?;
     Ok(Json(Done {
-        message: "Logged out successfully",
+        message: match told {
+            true => "Logged out successfully",
+            false => "Logged out",
+        },
     }))
 }
 
@@ -365,24 +372,26 @@ struct AuthHealth {
     /// `healthy`; otherwise the answer is a 503.
     status: &'static str,
     service: &'static str,
-    /// Where accounts live.
+    /// Where accounts live: `local` or `supabase`.
     provider: &'static str,
     /// `null`: accounts are local.
-    #[salvo(schema(required = true))]
+    #[salvo(schema(required = true, format = "uri"))]
     supabase_url: Option<String>,
     #[salvo(schema(format = "date-time"))]
     timestamp: String,
 }
 
 /// Health of the account service
-#[endpoint(tags("auth"), status_codes(200, 500, 503))]
+#[endpoint(tags("auth"), status_codes(200, 429, 500, 503, 504))]
 async fn auth_health(depot: &mut Depot) -> Result<Json<AuthHealth>> {
-    services(depot)?.store.ping().await?;
+    let services = services(depot)?;
+    services.store.ping().await?;
+    services.auth.health().await?;
     Ok(Json(AuthHealth {
         status: "healthy",
         service: "auth",
-        provider: "local",
-        supabase_url: None,
+        provider: services.auth.provider(),
+        supabase_url: services.config.supabase.url.clone(),
         timestamp: clock::now().rfc3339(),
     }))
 }

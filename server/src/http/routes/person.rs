@@ -4,6 +4,7 @@ use salvo::Depot;
 use salvo::oapi::ToSchema;
 use serde::Serialize;
 
+use crate::auth::Elsewhere;
 use crate::http::Caller;
 use crate::http::input::services;
 use crate::http::problem::{Code, Problem, Result};
@@ -35,19 +36,19 @@ pub(super) struct GoTrueUser {
     /// Always `authenticated`.
     role: &'static str,
     email: String,
-    #[salvo(schema(format = "date-time"))]
-    email_confirmed_at: String,
-    /// Always empty.
-    phone: &'static str,
-    #[salvo(schema(format = "date-time"))]
-    confirmed_at: String,
+    #[salvo(schema(required = true, format = "date-time"))]
+    email_confirmed_at: Option<String>,
+    /// Empty when there is none.
+    phone: String,
+    #[salvo(schema(required = true, format = "date-time"))]
+    confirmed_at: Option<String>,
     #[salvo(schema(required = true, format = "date-time"))]
     last_sign_in_at: Option<String>,
     app_metadata: AppMetadata,
     user_metadata: UserMetadata,
-    /// Always empty: there are no third-party identities.
+    /// Third-party identities, as the account service gives them; empty when accounts are local.
     #[salvo(schema(value_type = Vec<Object>))]
-    identities: [(); 0],
+    identities: Vec<serde_json::Value>,
     is_anonymous: bool,
     #[salvo(schema(format = "date-time"))]
     created_at: String,
@@ -68,9 +69,8 @@ pub(super) struct GoTrueUser {
 #[derive(Serialize, ToSchema)]
 #[salvo(schema(name = "AppMetadata"))]
 struct AppMetadata {
-    provider: &'static str,
-    #[salvo(schema(value_type = Vec<String>))]
-    providers: [&'static str; 1],
+    provider: String,
+    providers: Vec<String>,
 }
 
 /// What the person says about themselves, and their plan.
@@ -100,24 +100,26 @@ impl UserMetadata {
 }
 
 impl GoTrueUser {
-    pub(super) fn new(user: &User, available: Credits) -> Self {
-        // Accounts are confirmed when they are opened.
-        let confirmed_at = user.created_at.rfc3339();
+    pub(super) fn new(user: &User, available: Credits, elsewhere: Option<&Elsewhere>) -> Self {
+        // Local accounts are confirmed when they are opened.
+        let opened_at = || Some(user.created_at.rfc3339());
+        let confirmed = |at: fn(&Elsewhere) -> &Option<String>| elsewhere.map_or_else(opened_at, |e| at(e).clone());
+        let own_sign_in = || user.last_sign_in_at.map(|t| t.rfc3339());
         GoTrueUser {
             id: user.id.to_string(),
             aud: "authenticated",
             role: "authenticated",
-            email: user.email.clone(),
-            email_confirmed_at: confirmed_at.clone(),
-            phone: "",
-            confirmed_at,
-            last_sign_in_at: user.last_sign_in_at.map(|t| t.rfc3339()),
+            email: user.shown_email().to_owned(),
+            email_confirmed_at: confirmed(|e| &e.email_confirmed_at),
+            phone: elsewhere.map(|e| e.phone.clone()).unwrap_or_default(),
+            confirmed_at: confirmed(|e| &e.confirmed_at),
+            last_sign_in_at: elsewhere.and_then(|e| e.last_sign_in_at.clone()).or_else(own_sign_in),
             app_metadata: AppMetadata {
-                provider: "email",
-                providers: ["email"],
+                provider: elsewhere.map_or_else(|| "email".to_owned(), |e| e.provider.clone()),
+                providers: elsewhere.map_or_else(|| vec!["email".to_owned()], |e| e.providers.clone()),
             },
             user_metadata: UserMetadata::new(user, available),
-            identities: [],
+            identities: elsewhere.map(|e| e.identities.clone()).unwrap_or_default(),
             is_anonymous: false,
             created_at: user.created_at.rfc3339(),
             updated_at: user.updated_at.rfc3339(),

@@ -267,7 +267,7 @@ struct VersionConfiguration {
     auth_mode: &'static str,
 }
 
-/// The original's breaker in front of its account service. Accounts are local, so there is none.
+/// The original's breaker in front of its account service. There is none: every call has its own bounds.
 #[derive(Serialize, ToSchema)]
 #[salvo(schema(name = "CircuitBreaker"))]
 struct CircuitBreaker {
@@ -281,7 +281,8 @@ struct CircuitBreaker {
 /// Version
 #[endpoint(tags("system"), status_codes(200, 500))]
 async fn version(depot: &mut Depot) -> Result<Json<Version>> {
-    let config = &services(depot)?.config;
+    let services = services(depot)?;
+    let config = &services.config;
     Ok(Json(Version {
         service: config.service_name.clone(),
         version: VERSION,
@@ -305,8 +306,8 @@ async fn version(depot: &mut Depot) -> Result<Json<Version>> {
                 timeout_duration: 0,
             },
             redis_enabled: config.redis_url.is_some(),
-            supabase_url: None,
-            auth_mode: "local",
+            supabase_url: config.supabase.url.clone(),
+            auth_mode: services.auth.provider(),
         },
         features: BTreeMap::from([
             ("rate_limit", config.rate_limit_enabled),
@@ -359,8 +360,8 @@ async fn health_config(depot: &mut Depot) -> Result<Json<HealthConfig>> {
         version: VERSION,
         environment: config.environment.as_str(),
         supabase: SupabaseState {
-            configured: false,
-            auth_enabled: false,
+            configured: config.supabase.url.is_some(),
+            auth_enabled: config.supabase.url.is_some(),
         },
         features: Features {
             auth_enabled: true,

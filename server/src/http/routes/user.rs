@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::person::{account, gone};
 use crate::clock;
 use crate::http::Caller;
-use crate::http::hoops::authenticated;
+use crate::http::hoops::{authenticated, credential};
 use crate::http::input::{Faults, json, services};
 use crate::http::limits::{Policy, limit};
 use crate::http::problem::Result;
@@ -64,7 +64,7 @@ impl Profile {
     fn new(user: User, available: Credits) -> Self {
         Profile {
             id: user.id.to_string(),
-            email: user.email,
+            email: user.shown_email().to_owned(),
             display_name: user.display_name,
             full_name: user.full_name,
             avatar_url: user.avatar_url,
@@ -121,7 +121,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Op
 #[endpoint(
     tags("user"),
     request_body = ProfileUpdate,
-    status_codes(200, 400, 401, 413, 415, 422, 429, 500, 503),
+    status_codes(200, 400, 401, 403, 413, 415, 422, 429, 500, 503, 504),
     security(["bearer" = []])
 )]
 async fn update_profile(req: &mut Request, depot: &mut Depot) -> Result<Json<Profile>> {
@@ -134,6 +134,9 @@ async fn update_profile(req: &mut Request, depot: &mut Depot) -> Result<Json<Pro
         avatar_url: body.avatar_url.map(none_if_empty),
     };
     check(&change)?;
+    if let Some(full_name) = &change.full_name {
+        services.auth.rename(credential(req)?, full_name.as_deref()).await?;
+    }
     let user = services
         .store
         .update_profile(id, change, clock::now())

@@ -168,7 +168,7 @@ async fn a_stream_is_its_owner_s_and_a_stream_token_opens_it() {
         .await
         .problem(401, "unauthorized");
     let auth = &shop.services.auth;
-    let caller = auth.verify(token).unwrap();
+    let caller = auth.verify(token).await.unwrap();
     let ticket = auth.stream_token(&caller, Some(id.parse().unwrap())).unwrap();
     shop.services.shutdown.cancel();
     let response = TestClient::get(url(&format!("{path}?token={ticket}")))

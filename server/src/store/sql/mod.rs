@@ -13,6 +13,7 @@ mod bulk;
 mod conn;
 mod copy;
 mod credits;
+mod elsewhere;
 mod error;
 mod events;
 mod generations;
@@ -48,11 +49,11 @@ use self::error::Fault;
 use self::lanes::Lanes;
 use self::session::Source;
 use super::{
-    Adopted, ApiKey, ApiKeyChange, BeginAttempt, Cancelled, Created, CreditStats, Deleted, Delivered, GenerationFilter,
-    GenerationStats, Grant, Granted, KeyHolder, LedgerReport, NewApiKey, NewGeneration, NewProject, NewSession,
-    NewUser, NextAttempt, Page, ProfileChange, Project, ProjectChange, ProjectFilter, QueuedGeneration, Reroute,
-    Rerouted, Resolve, Resolved, Result, Role, Rotated, Rotation, SaveStep, Saved, Settle, Settled, StatementFilter,
-    StatementLine, Store, Submitted, SystemCounts, User, Work,
+    Adopted, ApiKey, ApiKeyChange, Arrival, BeginAttempt, Cancelled, Created, CreditStats, Deleted, Delivered,
+    GenerationFilter, GenerationStats, Grant, Granted, KeyHolder, LedgerReport, NewApiKey, NewGeneration, NewProject,
+    NewSession, NewUser, NextAttempt, Page, ProfileChange, Project, ProjectChange, ProjectFilter, QueuedGeneration,
+    Reroute, Rerouted, Resolve, Resolved, Result, Role, Rotated, Rotation, SaveStep, Saved, Settle, Settled,
+    StatementFilter, StatementLine, Store, Submitted, SystemCounts, User, Work,
 };
 use crate::clock::{self, Micros};
 use crate::generation::{Attempt, AttemptState, Event, Generation};
@@ -211,6 +212,10 @@ impl Store for SqlStore {
         self.lanes.run(user).await
     }
 
+    async fn ensure_user(&self, arrival: Arrival) -> Result<User> {
+        self.lanes.run(arrival).await
+    }
+
     async fn user_by_email(&self, email: &str) -> Result<Option<User>> {
         Ok(people::by_email(&mut self.reader().await?.conn(), email).await?)
     }
@@ -238,6 +243,12 @@ impl Store for SqlStore {
 
     async fn revoke_session(&self, session: SessionId, now: Micros) -> Result<()> {
         self.lanes.run(people::RevokeSession { session, now }).await
+    }
+
+    async fn end_foreign_session(&self, session: SessionId, user: UserId, now: Micros) -> Result<()> {
+        self.lanes
+            .run(elsewhere::EndForeignSession { session, user, now })
+            .await
     }
 
     async fn revoked_since(&self, since: Micros) -> Result<Vec<(SessionId, Micros)>> {

@@ -35,26 +35,32 @@ impl Write for NewUser {
             return Ok(Created::Taken);
         };
         let user = rows::user(&row)?;
-        let account = self.id.to_string();
-        conn.execute(
-            sql!("INSERT INTO accounts (id, user_id) VALUES ($1, $2)"),
-            args![&account, self.id],
-        )
-        .await?;
-        if self.start_credits != Credits::ZERO {
-            let mut books = Books::with([(self.id, Balance::default())]);
-            let gift = Gift {
-                amount: self.start_credits,
-                reason: "Welcome credits",
-                actor: "registration",
-                idempotency_key: Some(&format!("start:{}", self.id)),
-                now: self.now,
-            };
-            books.give(self.id, &gift)?;
-            bulk::write(conn, &books.into_bulks()?).await?;
-        }
+        open_account(conn, self.id, self.start_credits, self.now).await?;
         Ok(Created::New(user))
     }
+}
+
+/// The account of a person who was just stored, with the one bonus transfer of the start credits.
+pub(super) async fn open_account(conn: &mut Conn<'_>, id: UserId, start_credits: Credits, now: Micros) -> Result<()> {
+    let account = id.to_string();
+    conn.execute(
+        sql!("INSERT INTO accounts (id, user_id) VALUES ($1, $2)"),
+        args![&account, id],
+    )
+    .await?;
+    if start_credits != Credits::ZERO {
+        let mut books = Books::with([(id, Balance::default())]);
+        let gift = Gift {
+            amount: start_credits,
+            reason: "Welcome credits",
+            actor: "registration",
+            idempotency_key: Some(&format!("start:{id}")),
+            now,
+        };
+        books.give(id, &gift)?;
+        bulk::write(conn, &books.into_bulks()?).await?;
+    }
+    Ok(())
 }
 
 /// By id.

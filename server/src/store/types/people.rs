@@ -53,6 +53,23 @@ pub struct User {
     pub deleted_at: Option<Micros>,
 }
 
+/// What stands behind the id in the stored e-mail of somebody who has none. `.invalid` belongs to nobody (RFC 2606).
+pub const NO_EMAIL_DOMAIN: &str = "@users.invalid";
+
+/// The same of somebody whose e-mail belongs to another account by now.
+pub const FORMER_EMAIL_DOMAIN: &str = "@former.invalid";
+
+impl User {
+    /// The e-mail, or an empty text for somebody who has none.
+    pub fn shown_email(&self) -> &str {
+        let made_up = [NO_EMAIL_DOMAIN, FORMER_EMAIL_DOMAIN];
+        match made_up.iter().any(|domain| self.email.ends_with(domain)) {
+            true => "",
+            false => &self.email,
+        }
+    }
+}
+
 impl std::fmt::Debug for User {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("User")
@@ -75,6 +92,47 @@ pub struct NewUser {
     /// Booked once as a bonus transfer from the platform's grants.
     pub start_credits: Credits,
     pub now: Micros,
+}
+
+/// Somebody whose account is kept by another service, as a proof of theirs says.
+#[derive(Clone)]
+pub struct Arrival {
+    /// The same there and here.
+    pub id: UserId,
+    /// Lower case; empty for none.
+    pub email: String,
+    /// `None` leaves what is stored.
+    pub full_name: Option<String>,
+    /// An operator stays one; a user who is one already too.
+    pub role: Role,
+    /// The proof says how it is now; an older one, such as a token, makes a row but changes none.
+    pub fresh: bool,
+    /// They have just signed in.
+    pub signed_in: bool,
+    /// Booked once as a bonus transfer from the platform's grants.
+    pub start_credits: Credits,
+    /// When it is.
+    pub now: Micros,
+}
+
+impl Arrival {
+    /// The e-mail as it is stored.
+    pub(in crate::store) fn stored_email(&self) -> String {
+        match self.email.is_empty() {
+            true => format!("{}{NO_EMAIL_DOMAIN}", self.id),
+            false => self.email.clone(),
+        }
+    }
+
+    /// Whether the row of somebody who is known says something else.
+    pub fn differs_from(&self, user: &User) -> bool {
+        self.stored_email() != user.email
+            || self
+                .full_name
+                .as_ref()
+                .is_some_and(|name| Some(name) != user.full_name.as_ref())
+            || (self.role == Role::Operator && user.role != Role::Operator)
+    }
 }
 
 /// Whether something that must be unique was created.
