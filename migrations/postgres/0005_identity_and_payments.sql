@@ -42,6 +42,8 @@ CREATE INDEX api_keys_by_user ON api_keys (user_id, id);
 CREATE INDEX api_keys_revoked ON api_keys (revoked_at) WHERE revoked_at IS NOT NULL;
 
 ALTER TABLE generations ADD COLUMN api_key_id uuid REFERENCES api_keys (id);
+-- To erase what its owner has hidden too.
+CREATE INDEX generations_hidden ON generations (user_id, id) WHERE deleted_at IS NOT NULL;
 CREATE INDEX generations_by_api_key ON generations (api_key_id, id) WHERE api_key_id IS NOT NULL;
 
 -- ---------------------------------------------------------------- money

@@ -7,6 +7,7 @@ mod clock;
 pub mod commands;
 mod copy;
 pub mod desk;
+mod erase;
 mod lock;
 mod run;
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::build::App;
+use super::erase::keep_erasing;
 use crate::catalog::Registry;
 use crate::clock;
 use crate::config::Role;
@@ -39,17 +40,19 @@ enum Piece {
     Registry,
     /// Keeps the gauges fresh that need the database or the queue.
     Gauges,
+    /// Erases what people who have left have left behind.
+    Erasing,
     /// Follows the database's clock.
     Clock,
 }
 
 /// What runs in which role.
 fn pieces(role: Role) -> &'static [Piece] {
-    use Piece::{AccountKeys, Clock, EndedSessions, Gauges, Registry, Worker};
+    use Piece::{AccountKeys, Clock, EndedSessions, Erasing, Gauges, Registry, Worker};
     match role {
-        Role::All => &[Worker, EndedSessions, AccountKeys, Registry, Gauges, Clock],
+        Role::All => &[Worker, EndedSessions, AccountKeys, Registry, Gauges, Erasing, Clock],
         Role::Api => &[EndedSessions, AccountKeys, Registry, Gauges, Clock],
-        Role::Worker => &[Worker, Registry, Gauges, Clock],
+        Role::Worker => &[Worker, Registry, Gauges, Erasing, Clock],
     }
 }
 
@@ -76,6 +79,7 @@ impl App {
                 Piece::AccountKeys => drop(tasks.spawn(Arc::clone(&services.auth).keep_keys(stop))),
                 Piece::Registry => drop(tasks.spawn(watch_registry(of_task, stop))),
                 Piece::Gauges => drop(tasks.spawn(refresh_gauges(of_task, stop))),
+                Piece::Erasing => drop(tasks.spawn(keep_erasing(of_task, stop))),
                 Piece::Clock => drop(follower.take().map(|follower| tasks.spawn(follower.keep(stop)))),
             }
         }

@@ -10,6 +10,7 @@
 //! - a login for an unknown e-mail costs the same work as one with a wrong password;
 //! - hashing never runs on the async threads, and only a few at once.
 
+mod care;
 mod email;
 mod keys;
 mod password;
@@ -34,7 +35,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::id::{ApiKeyId, GenerationId, SessionId, UserId};
 use crate::ledger::Credits;
-use crate::store::{Created, NewSession, NewUser, Role, Rotated, Rotation, Store, StoreError, User};
+use crate::store::{Created, NewSession, NewUser, Origin, Role, Rotated, Rotation, Store, StoreError, User};
 use keys::Keys;
 use password::Passwords;
 use revoked::Revoked;
@@ -189,6 +190,7 @@ impl Auth {
         email: &str,
         password: String,
         full_name: Option<String>,
+        origin: Origin,
     ) -> Result<Session, AuthError> {
         if let Accounts::Supabase(there) = &self.accounts {
             return self.register_there(there, email, &password, full_name.as_deref()).await;
@@ -208,13 +210,13 @@ impl Auth {
             now: clock::now(),
         };
         match self.store.create_user(new).await? {
-            Created::New(user) => self.open_session(user).await,
+            Created::New(user) => self.open_session(user, origin).await,
             Created::Taken => Err(AuthError::EmailTaken),
         }
     }
 
     /// Signs in.
-    pub async fn login(&self, email: &str, password: String) -> Result<Session, AuthError> {
+    pub async fn login(&self, email: &str, password: String, origin: Origin) -> Result<Session, AuthError> {
         if let Accounts::Supabase(there) = &self.accounts {
             return self.login_there(there, email, &password).await;
         }
@@ -222,13 +224,13 @@ impl Auth {
         let hash = user.as_ref().and_then(|u| u.password_hash.clone());
         let right = self.passwords.verify(password, hash).await?;
         match user {
-            Some(user) if right => self.open_session(user).await,
+            Some(user) if right => self.open_session(user, origin).await,
             _ => Err(AuthError::InvalidCredentials),
         }
     }
 
     /// Exchanges a refresh token for a new pair, once.
-    pub async fn refresh(&self, refresh_token: &str) -> Result<Session, AuthError> {
+    pub async fn refresh(&self, refresh_token: &str, origin: Origin) -> Result<Session, AuthError> {
         if let Accounts::Supabase(there) = &self.accounts {
             return self.refresh_there(there, refresh_token).await;
         }
@@ -238,6 +240,7 @@ impl Auth {
             old_hash: hash_token(refresh_token),
             new_hash: hash_token(&new_token),
             new_expires_at: now.plus(self.refresh_token_ttl),
+            origin,
             now,
         };
         match self.store.rotate_refresh(rotation).await? {
@@ -268,7 +271,7 @@ impl Auth {
     pub async fn verify(&self, token: &str) -> Result<Caller, AuthError> {
         match &self.accounts {
             Accounts::Local => self.living(self.signer.verify_access(token)),
-            Accounts::Supabase(there) => self.verify_there(there, token).await,
+            Accounts::Supabase(there) => self.still(self.verify_there(there, token).await?),
         }
     }
 
@@ -390,7 +393,7 @@ impl Auth {
         }
     }
 
-    async fn open_session(&self, mut user: User) -> Result<Session, AuthError> {
+    async fn open_session(&self, mut user: User, origin: Origin) -> Result<Session, AuthError> {
         let now = clock::now();
         let id = SessionId::new();
         let refresh_token = random_token()?;
@@ -400,6 +403,7 @@ impl Auth {
                 user_id: user.id,
                 refresh_hash: hash_token(&refresh_token),
                 refresh_expires_at: now.plus(self.refresh_token_ttl),
+                origin,
                 now,
             })
             .await?;

@@ -57,7 +57,12 @@ async fn registering_opens_one_account_with_start_credits_and_a_session() {
     let house = house().await;
     let auth = house.replica().await;
     let session = auth
-        .register("ada@example.com", PASSWORD.into(), Some("Ada".into()))
+        .register(
+            "ada@example.com",
+            PASSWORD.into(),
+            Some("Ada".into()),
+            Origin::default(),
+        )
         .await
         .unwrap();
     assert_eq!(session.available, Credits(120));
@@ -67,9 +72,14 @@ async fn registering_opens_one_account_with_start_credits_and_a_session() {
         session.user.id
     );
 
-    let again = auth.register("ada@example.com", "another one".into(), None).await;
+    let again = auth
+        .register("ada@example.com", "another one".into(), None, Origin::default())
+        .await;
     assert!(matches!(again, Err(AuthError::EmailTaken)));
-    let boss = auth.register("boss@example.com", PASSWORD.into(), None).await.unwrap();
+    let boss = auth
+        .register("boss@example.com", PASSWORD.into(), None, Origin::default())
+        .await
+        .unwrap();
     assert_eq!(boss.user.role, Role::Operator);
 }
 
@@ -77,15 +87,21 @@ async fn registering_opens_one_account_with_start_credits_and_a_session() {
 async fn only_the_password_signs_in() {
     let house = house().await;
     let auth = house.replica().await;
-    auth.register("ada@example.com", PASSWORD.into(), None).await.unwrap();
-    assert!(auth.login("ada@example.com", PASSWORD.into()).await.is_ok());
+    auth.register("ada@example.com", PASSWORD.into(), None, Origin::default())
+        .await
+        .unwrap();
+    assert!(
+        auth.login("ada@example.com", PASSWORD.into(), Origin::default())
+            .await
+            .is_ok()
+    );
     for (email, password) in [
         ("ada@example.com", "correct horsf"),
         ("ada@example.com", ""),
         ("bob@example.com", PASSWORD),
         ("bob@example.com", "no password is known to match it"),
     ] {
-        let refused = auth.login(email, password.into()).await;
+        let refused = auth.login(email, password.into(), Origin::default()).await;
         assert!(
             matches!(refused, Err(AuthError::InvalidCredentials)),
             "{email} {password}"
@@ -97,14 +113,26 @@ async fn only_the_password_signs_in() {
 async fn a_refresh_token_works_once_and_its_reuse_ends_the_session() {
     let house = house().await;
     let auth = house.replica().await;
-    let first = auth.register("ada@example.com", PASSWORD.into(), None).await.unwrap();
-    let second = auth.refresh(&first.refresh_token).await.unwrap();
+    let first = auth
+        .register("ada@example.com", PASSWORD.into(), None, Origin::default())
+        .await
+        .unwrap();
+    let second = auth.refresh(&first.refresh_token, Origin::default()).await.unwrap();
     assert_ne!(second.refresh_token, first.refresh_token);
     assert!(auth.verify(&second.access_token).await.is_ok());
 
-    let other = auth.login("ada@example.com", PASSWORD.into()).await.unwrap();
-    assert!(invalid(auth.refresh(&first.refresh_token).await), "a second use");
-    assert!(invalid(auth.refresh(&second.refresh_token).await), "the family is over");
+    let other = auth
+        .login("ada@example.com", PASSWORD.into(), Origin::default())
+        .await
+        .unwrap();
+    assert!(
+        invalid(auth.refresh(&first.refresh_token, Origin::default()).await),
+        "a second use"
+    );
+    assert!(
+        invalid(auth.refresh(&second.refresh_token, Origin::default()).await),
+        "the family is over"
+    );
     assert!(auth.verify(&first.access_token).await.is_err());
     assert!(auth.verify(&second.access_token).await.is_err());
     assert!(
@@ -113,7 +141,7 @@ async fn a_refresh_token_works_once_and_its_reuse_ends_the_session() {
     );
 
     for token in ["", "x", &first.access_token] {
-        assert!(invalid(auth.refresh(token).await), "{token:?}");
+        assert!(invalid(auth.refresh(token, Origin::default()).await), "{token:?}");
     }
 }
 
@@ -121,7 +149,10 @@ async fn a_refresh_token_works_once_and_its_reuse_ends_the_session() {
 async fn logging_out_ends_the_session_everywhere() {
     let house = house().await;
     let (here, there) = (house.replica().await, house.replica().await);
-    let session = here.register("ada@example.com", PASSWORD.into(), None).await.unwrap();
+    let session = here
+        .register("ada@example.com", PASSWORD.into(), None, Origin::default())
+        .await
+        .unwrap();
     let caller = here.verify(&session.access_token).await.unwrap();
     let stream = here.stream_token(&caller, None).unwrap();
     here.logout(&caller, None).await.unwrap();
@@ -135,8 +166,8 @@ async fn logging_out_ends_the_session_everywhere() {
         here.verify_stream_token(&stream, GenerationId::new()).is_err(),
         "stream tokens too"
     );
-    assert!(invalid(here.refresh(&session.refresh_token).await));
-    assert!(invalid(there.refresh(&session.refresh_token).await));
+    assert!(invalid(here.refresh(&session.refresh_token, Origin::default()).await));
+    assert!(invalid(there.refresh(&session.refresh_token, Origin::default()).await));
 
     there.load_revoked().await.unwrap();
     assert!(
@@ -154,7 +185,10 @@ async fn the_watch_learns_of_an_end_elsewhere_and_stops_when_told() {
     let house = house().await;
     let here = house.replica().await;
     let there = Arc::new(house.replica().await);
-    let session = here.register("ada@example.com", PASSWORD.into(), None).await.unwrap();
+    let session = here
+        .register("ada@example.com", PASSWORD.into(), None, Origin::default())
+        .await
+        .unwrap();
     let caller = here.verify(&session.access_token).await.unwrap();
     here.logout(&caller, None).await.unwrap();
 
@@ -174,7 +208,10 @@ async fn the_watch_learns_of_an_end_elsewhere_and_stops_when_told() {
 async fn secrets_are_not_stored_as_they_are() {
     let house = house().await;
     let auth = house.replica().await;
-    let session = auth.register("ada@example.com", PASSWORD.into(), None).await.unwrap();
+    let session = auth
+        .register("ada@example.com", PASSWORD.into(), None, Origin::default())
+        .await
+        .unwrap();
     let mut stored = Vec::new();
     for entry in std::fs::read_dir(house._folder.path()).unwrap() {
         let path = entry.unwrap().path();

@@ -1,10 +1,15 @@
 //! Who sent the request, as far as the token says; and from where.
 
+use salvo::http::header::USER_AGENT;
 use salvo::{Depot, Request};
 use std::net::IpAddr;
 
 use super::problem::{Code, Problem, Result};
 pub use crate::auth::Caller;
+use crate::store::Origin;
+
+/// As much of it as is kept.
+const USER_AGENT_MAX_CHARS: usize = 200;
 
 impl Caller {
     /// The caller of this request; every route behind the authentication hoop has one.
@@ -26,6 +31,15 @@ pub(super) fn address(req: &Request, trust_proxy_headers: bool) -> Option<IpAddr
     match trust_proxy_headers {
         true => forwarded().or_else(peer),
         false => peer(),
+    }
+}
+
+/// Where a sign-in comes from, for its owner to recognise it.
+pub(super) fn origin(req: &Request, trust_proxy_headers: bool) -> Origin {
+    let user_agent = req.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
+    Origin {
+        user_agent: user_agent.map(|text| text.chars().take(USER_AGENT_MAX_CHARS).collect()),
+        address: address(req, trust_proxy_headers).map(|address| address.to_string()),
     }
 }
 

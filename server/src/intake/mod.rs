@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use crate::catalog::{ClientCall, Model, ParamFault, Registry, Shelf, ValidCall};
 use crate::clock;
 use crate::failpoint;
-use crate::generation::{Generation, Route, Status};
+use crate::generation::{Event, Generation, Route, Status};
 use crate::id::{ApiKeyId, GenerationId, ProjectId, UserId};
 use crate::ledger::Credits;
 use crate::provider::{ProviderShelf, routes};
@@ -225,10 +225,7 @@ impl Intake {
             None => Ok(None),
             Some(Cancelled::Already(generation)) => Ok(Some(Stopped::Ended(generation))),
             Some(Cancelled::Now { generation, events }) => {
-                self.live.publish(&events);
-                if self.queue.remove(&generation.provider, id).await.is_err() {
-                    tracing::warn!(generation_id = %id, "cancelled, but still in the queue; the worker will skip it");
-                }
+                self.cancelled(&generation, &events).await;
                 Ok(Some(Stopped::Cancelled(generation)))
             }
             Some(Cancelled::Requested { generation, attempt }) => {
@@ -238,6 +235,26 @@ impl Intake {
                     Err(_) => Ok(Some(Stopped::Asked(generation))),
                 }
             }
+        }
+    }
+
+    /// The same without waiting for the provider's answer.
+    pub async fn wish_to_cancel(&self, owner: UserId, id: GenerationId) -> Result<(), StoreError> {
+        match self.store.cancel(owner, id, clock::now()).await? {
+            Some(Cancelled::Now { generation, events }) => self.cancelled(&generation, &events).await,
+            Some(Cancelled::Requested { attempt, .. }) => self.live.nudge(attempt),
+            Some(Cancelled::Already(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    async fn cancelled(&self, generation: &Generation, events: &[Event]) {
+        self.live.publish(events);
+        if self.queue.remove(&generation.provider, generation.id).await.is_err() {
+            tracing::warn!(
+                generation_id = %generation.id,
+                "cancelled, but still in the queue; the worker will skip it"
+            );
         }
     }
 

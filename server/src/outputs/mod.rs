@@ -262,6 +262,14 @@ impl Outputs {
         Ok(())
     }
 
+    /// Deletes every image that `user` has uploaded.
+    pub async fn remove_uploads(&self, user: UserId) -> io::Result<()> {
+        match fs::remove_dir_all(self.root.join("uploads").join(user.to_string())).await {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     /// What to send to a provider in place of a link to an upload of `owner`: a fresh link, because the job may have
     /// waited longer than the first one holds, or the image itself when providers cannot reach us. `None` when the URL
     /// is no such link, which includes links to other people's uploads.

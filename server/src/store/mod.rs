@@ -79,6 +79,36 @@ pub trait Store: Send + Sync + 'static {
     /// a token check needs to know at start.
     async fn revoked_since(&self, since: Micros) -> Result<Vec<(SessionId, Micros)>>;
 
+    /// The person's sessions that go on, the one used last first.
+    async fn sessions(&self, user: UserId, now: Micros) -> Result<Vec<OpenSession>>;
+    /// Ends sessions of the person: `only` one, or all `except` one; answers which were ended now.
+    async fn end_sessions(
+        &self,
+        user: UserId,
+        only: Option<SessionId>,
+        except: Option<SessionId>,
+        now: Micros,
+    ) -> Result<Vec<SessionId>>;
+    /// Sets another password and ends every session but `keep`; answers which were ended.
+    async fn change_password(
+        &self,
+        user: UserId,
+        password_hash: String,
+        keep: SessionId,
+        now: Micros,
+    ) -> Result<Vec<SessionId>>;
+    /// Makes the account nobody's: the e-mail is free, sessions and keys are over, credits stay in the books. False when it
+    /// was done before.
+    async fn delete_user(&self, user: UserId, now: Micros) -> Result<bool>;
+    /// People who have left and of whom something may be left.
+    async fn to_erase(&self, limit: u32) -> Result<Vec<UserId>>;
+    /// Up to `limit` generations of each kind of somebody who has left; nothing of anybody else.
+    async fn leftovers(&self, user: UserId, limit: u32) -> Result<Leftovers>;
+    /// Erases what generations of somebody who has left were about. What they cost stays in the books.
+    async fn erase(&self, user: UserId, ended: &[GenerationId]) -> Result<()>;
+    /// Removes the projects of somebody who has left and notes that nothing is left of them. False while something is.
+    async fn finish_erasing(&self, user: UserId, now: Micros) -> Result<bool>;
+
     // ---- API keys
 
     /// Stores a key; `Taken` when its owner has as many as allowed already.

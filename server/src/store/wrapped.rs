@@ -71,6 +71,14 @@ store! {
     revoke_session(session: SessionId, now: Micros) -> ();
     end_foreign_session(session: SessionId, user: UserId, now: Micros) -> ();
     revoked_since(since: Micros) -> Vec<(SessionId, Micros)>;
+    sessions(user: UserId, now: Micros) -> Vec<OpenSession>;
+    end_sessions(user: UserId, only: Option<SessionId>, except: Option<SessionId>, now: Micros) -> Vec<SessionId>;
+    change_password(user: UserId, password_hash: String, keep: SessionId, now: Micros) -> Vec<SessionId>;
+    delete_user(user: UserId, now: Micros) -> bool;
+    to_erase(limit: u32) -> Vec<UserId>;
+    leftovers(user: UserId, limit: u32) -> Leftovers;
+    erase(user: UserId, ended: &[GenerationId]) -> ();
+    finish_erasing(user: UserId, now: Micros) -> bool;
     create_api_key(key: NewApiKey) -> Created<ApiKey>;
     api_keys(owner: UserId) -> Vec<ApiKey>;
     api_key(owner: UserId, id: ApiKeyId) -> Option<ApiKey>;

@@ -37,6 +37,7 @@ pub enum ServiceMethod {
     Get,
     Post,
     Put,
+    Delete,
 }
 
 /// Its answer, whatever the status.
@@ -88,6 +89,7 @@ impl Service {
             ServiceMethod::Get => reqwest::Method::GET,
             ServiceMethod::Post => reqwest::Method::POST,
             ServiceMethod::Put => reqwest::Method::PUT,
+            ServiceMethod::Delete => reqwest::Method::DELETE,
         };
         let mut request = self
             .http

@@ -10,6 +10,7 @@
 )]
 
 pub mod attempts;
+pub mod care;
 pub mod credits;
 pub mod damage;
 pub mod fixtures;
@@ -53,6 +54,9 @@ macro_rules! store_suite {
             credits::statements_are_filtered_and_paged,
             credits::stats_count_what_happened_in_the_period,
             credits::strangers_have_no_account,
+            care::sessions_are_listed_and_ended_by_their_owner,
+            care::another_password_ends_the_other_sessions,
+            care::whoever_leaves_leaves_only_the_books,
             keys::keys_are_their_owners,
             keys::a_key_changes_where_it_is_told_to,
             keys::a_cap_counts_what_is_held_and_captured,

@@ -3,13 +3,14 @@
 use super::Stage;
 use super::fixtures::*;
 use velro::id::{SessionId, UserId};
-use velro::store::{Created, NewSession, ProfileChange, Role, Rotated, Rotation, Store};
+use velro::store::{Created, NewSession, Origin, ProfileChange, Role, Rotated, Rotation, Store};
 
 fn rotation(old: &str, new: &str, now: i64) -> Rotation {
     Rotation {
         old_hash: old.into(),
         new_hash: new.into(),
         new_expires_at: at(2000),
+        origin: Origin::default(),
         now: at(now),
     }
 }
@@ -22,6 +23,7 @@ pub(super) async fn session(store: &dyn Store, user: UserId, hash: &str) -> Sess
         user_id: user,
         refresh_hash: hash.into(),
         refresh_expires_at: at(1000),
+        origin: Origin::default(),
         now: at(5),
     };
     store.open_session(session).await.unwrap();

@@ -6,7 +6,9 @@ use futures_util::future::join_all;
 use std::sync::Arc;
 use tokio::sync::Barrier;
 use velro::generation::{AttemptState, Status};
-use velro::store::{Cancelled, Created, GenerationFilter, Rotated, Rotation, Settled, Store, StoreError, Submitted};
+use velro::store::{
+    Cancelled, Created, GenerationFilter, Origin, Rotated, Rotation, Settled, Store, StoreError, Submitted,
+};
 
 /// Runs `calls` as tasks that start together.
 async fn at_once<T: Send + 'static>(calls: Vec<impl Future<Output = T> + Send + 'static>) -> Vec<T> {
@@ -108,6 +110,7 @@ pub async fn a_refresh_token_used_twice_at_once_is_caught(stage: &dyn Stage) {
                 old_hash: old.clone(),
                 new_hash: format!("new-{round}-{i}"),
                 new_expires_at: at(2000),
+                origin: Origin::default(),
                 now: at(10),
             };
             async move { store.rotate_refresh(rotation).await.unwrap() }
@@ -125,6 +128,7 @@ pub async fn a_refresh_token_used_twice_at_once_is_caught(stage: &dyn Stage) {
                 old_hash: format!("new-{round}-{i}"),
                 new_hash: format!("never-{round}-{i}"),
                 new_expires_at: at(2000),
+                origin: Origin::default(),
                 now: at(11),
             };
             assert!(matches!(store.rotate_refresh(dead).await.unwrap(), Rotated::Invalid));

@@ -26,6 +26,7 @@ use Access::{Operator, Own, OwnedBy, Public, Signed};
 
 const GENERATION: Access = OwnedBy("generation");
 const API_KEY: Access = OwnedBy("API key");
+const SESSION: Access = OwnedBy("session");
 const PROJECT: Access = OwnedBy("project");
 
 /// Every operation: method, path, for whom, body.
@@ -55,6 +56,22 @@ fn table() -> Vec<(&'static str, &'static str, Access, Value)> {
         ("get", "/api/v1/auth/whoami", Own, none.clone()),
         ("post", "/api/v1/auth/stream-token", Own, none.clone()),
         ("post", "/api/v1/auth/logout", Own, none.clone()),
+        (
+            "post",
+            "/api/v1/auth/change-password",
+            Own,
+            json!({"current_password": "wrong", "new_password": "battery staple"}),
+        ),
+        ("get", "/api/v1/auth/sessions", Own, none.clone()),
+        ("delete", "/api/v1/auth/sessions", Own, none.clone()),
+        ("delete", "/api/v1/auth/sessions/{session_id}", SESSION, none.clone()),
+        ("get", "/api/v1/user/export", Own, none.clone()),
+        (
+            "delete",
+            "/api/v1/user/account",
+            Own,
+            json!({"confirm": "nobody@example.com"}),
+        ),
         ("get", "/api/v1/credits/_ping", Public, none.clone()),
         ("get", "/api/v1/credits/balance", Own, none.clone()),
         ("get", "/api/v1/credits/stats", Own, none.clone()),
@@ -154,6 +171,7 @@ struct Things {
     generation: String,
     project: String,
     api_key: String,
+    session: String,
 }
 
 impl Things {
@@ -162,6 +180,7 @@ impl Things {
             .replace("{generation_id}", &self.generation)
             .replace("{project_id}", &self.project)
             .replace("{key_id}", &self.api_key)
+            .replace("{session_id}", &self.session)
             .replace("{model_id}", "sandbox/image")
             .replace("{provider}", "fal")
             .replace("{attempt_id}", &self.generation)
@@ -200,7 +219,14 @@ async fn every_operation_is_guarded() {
     owner.wait_for(&generation, "completed").await;
     let project = owner.post("/api/v1/projects", &json!({"name": "mine"})).await.ok();
     let key = owner.post("/api/v1/keys", &json!({"name": "mine"})).await.ok();
+    // A second one, so that its end does not lock the owner out.
+    let mut elsewhere = owner.clone();
+    elsewhere.login(tests::harness::PASSWORD).await;
+    let sessions = owner.get("/api/v1/auth/sessions").await.ok();
+    let sessions = sessions["sessions"].as_array().unwrap();
+    let other = sessions.iter().find(|s| s["current"] == false).unwrap();
     let things = Things {
+        session: other["id"].as_str().unwrap().to_owned(),
         api_key: key["api_key"]["id"].as_str().unwrap().to_owned(),
         generation,
         project: project["id"].as_str().unwrap().to_owned(),

@@ -205,6 +205,44 @@ impl GoTrue {
         }
     }
 
+    /// Ends every session of the token's owner but this one.
+    pub(super) async fn logout_others(&self, token: &str, until: Instant) -> Result<(), AuthError> {
+        let answer = self
+            .write("/logout?scope=others", As::Person(token), None, until)
+            .await?;
+        match answer.status {
+            200..300 => Ok(()),
+            _ => Err(Told::of(&answer).of_user()),
+        }
+    }
+
+    /// Sets the password of the token's owner.
+    pub(super) async fn set_password(&self, token: &str, password: &str, until: Instant) -> Result<(), AuthError> {
+        let body = json!({ "password": password }).to_string();
+        let answer = self.once(ServiceMethod::Put, "/user", As::Person(token), Some(&body), until);
+        let answer = answer.await.map_err(unreached)?;
+        match answer.status {
+            200 => Ok(()),
+            _ => Err(Told::of(&answer).of_registration(password)),
+        }
+    }
+
+    /// Deletes an account by the admin route; one that is gone is as good. Without a service key it stays.
+    pub(super) async fn delete(&self, user: UserId, until: Instant) -> Result<(), AuthError> {
+        let Some(key) = &self.service_key else {
+            tracing::warn!(user_id = %user, "the account stays at Supabase: without SUPABASE_SERVICE_KEY it cannot be deleted there");
+            return Ok(());
+        };
+        let path = format!("/admin/users/{user}");
+        let answer = self.once(ServiceMethod::Delete, &path, As::Service(key), None, until);
+        match answer.await.map_err(unreached)?.status {
+            200..300 | 404 => Ok(()),
+            status => Err(AuthError::Internal(anyhow::anyhow!(
+                "the account service answered {status}"
+            ))),
+        }
+    }
+
     /// What the project allows.
     pub(super) async fn settings(&self, until: Instant) -> Result<ProjectSettings, AuthError> {
         self.open("/settings", until).await

@@ -8,6 +8,7 @@
 //! - what changes something there is never repeated on a doubt;
 //! - while it is away, tokens that were signed with known keys go on working.
 
+mod care;
 mod errors;
 mod gotrue;
 mod jwks;
@@ -220,7 +221,9 @@ impl Auth {
                 start_credits: self.start_credits,
                 now: clock::now(),
             };
-            self.store.ensure_user(arrival).await?;
+            if self.store.ensure_user(arrival).await?.deleted_at.is_some() {
+                return Err(AuthError::InvalidToken);
+            }
             there.remember(caller.user_id);
         }
         Ok(caller)
@@ -282,6 +285,10 @@ impl Auth {
             Err(fault) => return Err(misfit(&fault.to_string())),
         }
         let user = self.store.ensure_user(self.arrival(&granted.user, true)).await?;
+        if user.deleted_at.is_some() {
+            // Their account here is closed, and the one there about to be.
+            return Err(AuthError::InvalidCredentials);
+        }
         there.remember(user.id);
         self.signed_in_there(user, granted).await
     }

@@ -45,6 +45,8 @@ pub enum Policy {
     Submit,
     /// Status polls of one user.
     Status,
+    /// Exports of one user's data.
+    Export,
     /// Everything else, of one user.
     Api,
 }
@@ -67,6 +69,7 @@ impl Policy {
             Policy::CheckEmail => ("check-email", 20),
             Policy::Submit => ("submit", 100),
             Policy::Status => ("status", 600),
+            Policy::Export => ("export", 5),
             Policy::Api => ("api", 300),
         };
         Quota {

@@ -9,6 +9,7 @@ use super::person::{GoTrueUser, UserMetadata, account};
 use crate::auth::{AuthError, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, STREAM_TOKEN_TTL, Session, normal_email};
 use crate::clock;
 use crate::http::Caller;
+use crate::http::caller::origin;
 use crate::http::hoops::{authenticated, credential};
 use crate::http::input::{Faults, Query, body, from_json, json, services};
 use crate::http::limits::{Key, Policy, count, limit};
@@ -109,6 +110,7 @@ impl From<Session> for TokenResponse {
 )]
 async fn register(req: &mut Request, depot: &mut Depot) -> Result<Json<TokenResponse>> {
     let services = services(depot)?;
+    let origin = origin(req, services.config.trust_proxy_headers);
     let body: RegisterRequest = json(req, services.config.max_body_bytes).await?;
     let email = normal_email(&body.email);
     let mut faults = Faults::default();
@@ -126,7 +128,11 @@ async fn register(req: &mut Request, depot: &mut Depot) -> Result<Json<TokenResp
     faults.finish()?;
     let email = email.unwrap_or_default();
     Ok(Json(
-        services.auth.register(&email, body.password, full_name).await?.into(),
+        services
+            .auth
+            .register(&email, body.password, full_name, origin)
+            .await?
+            .into(),
     ))
 }
 
@@ -140,6 +146,7 @@ async fn register(req: &mut Request, depot: &mut Depot) -> Result<Json<TokenResp
 )]
 async fn login(req: &mut Request, depot: &mut Depot, res: &mut Response) -> Result<Json<TokenResponse>> {
     let services = services(depot)?;
+    let origin = origin(req, services.config.trust_proxy_headers);
     let body: LoginRequest = json(req, services.config.max_body_bytes).await?;
     let email = normal_email(&body.email);
     let mut faults = Faults::default();
@@ -156,7 +163,7 @@ async fn login(req: &mut Request, depot: &mut Depot, res: &mut Response) -> Resu
     // Counted before the password is checked, so that parallel guesses cannot slip past; a right one is given back.
     let account = Key::account(&email);
     count(&services.limiter, Policy::LoginAccount, account, res).await?;
-    let outcome = services.auth.login(&email, body.password).await;
+    let outcome = services.auth.login(&email, body.password, origin).await;
     // Nor is it a guess when nobody could look.
     if !matches!(outcome, Err(AuthError::InvalidCredentials)) {
         services.limiter.give_back(Policy::LoginAccount, account).await;
@@ -174,11 +181,16 @@ async fn login(req: &mut Request, depot: &mut Depot, res: &mut Response) -> Resu
 )]
 async fn refresh(req: &mut Request, depot: &mut Depot) -> Result<Json<TokenResponse>> {
     let services = services(depot)?;
+    let origin = origin(req, services.config.trust_proxy_headers);
     let body: RefreshRequest = json(req, services.config.max_body_bytes).await?;
-    let session = services.auth.refresh(&body.refresh_token).await.map_err(|e| match e {
-        AuthError::InvalidToken => Problem::new(Code::Unauthorized, "Invalid refresh token"),
-        other => other.into(),
-    })?;
+    let session = services
+        .auth
+        .refresh(&body.refresh_token, origin)
+        .await
+        .map_err(|e| match e {
+            AuthError::InvalidToken => Problem::new(Code::Unauthorized, "Invalid refresh token"),
+            other => other.into(),
+        })?;
     Ok(Json(session.into()))
 }
 

@@ -63,7 +63,7 @@ async fn credit_balance(depot: &mut Depot) -> Result<Json<CreditBalance>> {
 /// A line of the statement.
 #[derive(Serialize, ToSchema)]
 #[salvo(schema(name = "CreditTransaction"))]
-struct CreditTransaction {
+pub(super) struct CreditTransaction {
     #[salvo(schema(format = "uuid"))]
     id: String,
     #[salvo(schema(format = "uuid"))]

@@ -81,7 +81,7 @@ enum KeyStatus {
 /// An API key. The key itself is shown once, when it is made.
 #[derive(Serialize, ToSchema)]
 #[salvo(schema(name = "ApiKey"))]
-struct KeyView {
+pub(super) struct KeyView {
     #[salvo(schema(format = "uuid"))]
     id: String,
     name: String,
@@ -112,7 +112,7 @@ struct KeyView {
 }
 
 impl KeyView {
-    fn of(key: ApiKey, now: Micros) -> KeyView {
+    pub(super) fn of(key: ApiKey, now: Micros) -> KeyView {
         let status = match key {
             ApiKey {
                 revoked_at: Some(_), ..

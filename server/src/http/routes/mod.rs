@@ -1,6 +1,7 @@
 //! One file per resource; each has a `router()`.
 
-pub mod auth;
+pub mod account;
+mod auth;
 pub mod credits;
 pub mod projects;
 pub mod system;
@@ -9,6 +10,7 @@ pub mod user;
 mod call;
 mod create_body;
 mod docs;
+mod export;
 mod generation_view;
 mod generations;
 mod keys;
@@ -36,10 +38,19 @@ pub(super) fn router() -> Router {
                 .push(generations_router())
                 .push(models::router())
                 .push(Router::with_path("credits").push(credits::router()))
-                .push(Router::with_path("auth").push(auth::router()))
+                .push(
+                    Router::with_path("auth")
+                        .push(auth::router())
+                        .push(account::auth_router()),
+                )
                 .push(Router::with_path("keys").push(keys::router()))
                 .push(Router::with_path("projects").push(projects::router()))
-                .push(Router::with_path("user").push(user::router())),
+                .push(
+                    Router::with_path("user")
+                        .push(export::router())
+                        .push(account::user_router())
+                        .push(user::router()),
+                ),
         )
         .push(system::router())
         .push(generations_router())

@@ -77,7 +77,7 @@ impl From<Visibility> for VisibilityName {
 /// A folder of generations.
 #[derive(Serialize, ToSchema)]
 #[salvo(schema(name = "Project"))]
-struct ProjectView {
+pub(super) struct ProjectView {
     name: String,
     #[salvo(schema(required = true))]
     description: Option<String>,

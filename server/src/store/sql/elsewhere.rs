@@ -49,7 +49,8 @@ impl Write for Arrival {
 impl Arrival {
     /// Brings the row of somebody who is known up to date, when what they prove is fresh.
     async fn follow(&self, conn: &mut Conn<'_>, user: User) -> Result<User> {
-        if !self.fresh {
+        // Whoever has left stays away, whatever the other service still says.
+        if !self.fresh || user.deleted_at.is_some() {
             return Ok(user);
         }
         let email = self.stored_email();

@@ -10,6 +10,7 @@
 mod attempts;
 mod books;
 mod bulk;
+mod care;
 mod conn;
 mod copy;
 mod credits;
@@ -50,10 +51,10 @@ use self::lanes::Lanes;
 use self::session::Source;
 use super::{
     Adopted, ApiKey, ApiKeyChange, Arrival, BeginAttempt, Cancelled, Created, CreditStats, Deleted, Delivered,
-    GenerationFilter, GenerationStats, Grant, Granted, KeyHolder, LedgerReport, NewApiKey, NewGeneration, NewProject,
-    NewSession, NewUser, NextAttempt, Page, ProfileChange, Project, ProjectChange, ProjectFilter, QueuedGeneration,
-    Reroute, Rerouted, Resolve, Resolved, Result, Role, Rotated, Rotation, SaveStep, Saved, Settle, Settled,
-    StatementFilter, StatementLine, Store, Submitted, SystemCounts, User, Work,
+    GenerationFilter, GenerationStats, Grant, Granted, KeyHolder, LedgerReport, Leftovers, NewApiKey, NewGeneration,
+    NewProject, NewSession, NewUser, NextAttempt, OpenSession, Page, ProfileChange, Project, ProjectChange,
+    ProjectFilter, QueuedGeneration, Reroute, Rerouted, Resolve, Resolved, Result, Role, Rotated, Rotation, SaveStep,
+    Saved, Settle, Settled, StatementFilter, StatementLine, Store, Submitted, SystemCounts, User, Work,
 };
 use crate::clock::{self, Micros};
 use crate::generation::{Attempt, AttemptState, Event, Generation};
@@ -253,6 +254,63 @@ impl Store for SqlStore {
 
     async fn revoked_since(&self, since: Micros) -> Result<Vec<(SessionId, Micros)>> {
         Ok(people::revoked_since(&mut self.reader().await?.conn(), since).await?)
+    }
+
+    async fn sessions(&self, user: UserId, now: Micros) -> Result<Vec<OpenSession>> {
+        Ok(care::sessions(&mut self.reader().await?.conn(), user, now).await?)
+    }
+
+    async fn end_sessions(
+        &self,
+        user: UserId,
+        only: Option<SessionId>,
+        except: Option<SessionId>,
+        now: Micros,
+    ) -> Result<Vec<SessionId>> {
+        let end = care::EndSessions {
+            user,
+            only,
+            except,
+            now,
+        };
+        self.lanes.run(end).await
+    }
+
+    async fn change_password(
+        &self,
+        user: UserId,
+        password_hash: String,
+        keep: SessionId,
+        now: Micros,
+    ) -> Result<Vec<SessionId>> {
+        let change = care::ChangePassword {
+            user,
+            password_hash,
+            keep,
+            now,
+        };
+        self.lanes.run(change).await
+    }
+
+    async fn delete_user(&self, user: UserId, now: Micros) -> Result<bool> {
+        self.lanes.run(care::DeleteUser { user, now }).await
+    }
+
+    async fn to_erase(&self, limit: u32) -> Result<Vec<UserId>> {
+        Ok(care::to_erase(&mut self.reader().await?.conn(), limit).await?)
+    }
+
+    async fn leftovers(&self, user: UserId, limit: u32) -> Result<Leftovers> {
+        Ok(care::leftovers(&mut self.moment().await?.conn(), user, limit).await?)
+    }
+
+    async fn erase(&self, user: UserId, ended: &[GenerationId]) -> Result<()> {
+        let ended = ended.to_vec();
+        self.lanes.run(care::Erase { user, ended }).await
+    }
+
+    async fn finish_erasing(&self, user: UserId, now: Micros) -> Result<bool> {
+        self.lanes.run(care::FinishErasing { user, now }).await
     }
 
     async fn create_api_key(&self, key: NewApiKey) -> Result<Created<ApiKey>> {

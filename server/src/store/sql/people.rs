@@ -11,7 +11,7 @@ use super::writer::Write;
 use crate::clock::Micros;
 use crate::id::{SessionId, UserId};
 use crate::ledger::{Balance, Credits};
-use crate::store::{Created, NewSession, NewUser, ProfileChange, Role, Rotated, Rotation, User};
+use crate::store::{Created, NewSession, NewUser, Origin, ProfileChange, Role, Rotated, Rotation, User};
 
 #[async_trait]
 impl Write for NewUser {
@@ -151,8 +151,13 @@ impl Write for NewSession {
     type Out = ();
 
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<()> {
-        let sql = sql!("INSERT INTO sessions (id, user_id, created_at) VALUES ($1, $2, $3)");
-        conn.execute(sql, args![self.id, self.user_id, self.now]).await?;
+        let sql = sql!(
+            "INSERT INTO sessions (id, user_id, created_at, last_used_at, user_agent, address) \
+             VALUES ($1, $2, $3, $3, $4, $5)"
+        );
+        let Origin { user_agent, address } = &self.origin;
+        let args = args![self.id, self.user_id, self.now, user_agent, address];
+        conn.execute(sql, args).await?;
         add_token(conn, self.id, &self.refresh_hash, self.refresh_expires_at, self.now).await?;
         let sql = sql!("UPDATE users SET last_sign_in_at = $2 WHERE id = $1");
         conn.execute(sql, args![self.user_id, self.now]).await?;
@@ -198,6 +203,12 @@ impl Write for Rotation {
         let sql = sql!("UPDATE refresh_tokens SET used_at = $2 WHERE hash = $1");
         conn.execute(sql, args![&self.old_hash, self.now]).await?;
         add_token(conn, session, &self.new_hash, self.new_expires_at, self.now).await?;
+        let sql = sql!(
+            "UPDATE sessions SET last_used_at = $2, user_agent = coalesce($3, user_agent), \
+             address = coalesce($4, address) WHERE id = $1"
+        );
+        let Origin { user_agent, address } = &self.origin;
+        conn.execute(sql, args![session, self.now, user_agent, address]).await?;
         let user_id: UserId = token.id("user_id")?;
         let user = by_id(conn, user_id)
             .await?

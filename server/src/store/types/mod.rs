@@ -1,6 +1,7 @@
 //! What goes into the store's use cases and what comes out.
 
 mod attempts;
+mod care;
 mod credits;
 mod generations;
 mod keys;
@@ -8,6 +9,7 @@ mod people;
 mod projects;
 
 pub use attempts::*;
+pub use care::*;
 pub use credits::*;
 pub use generations::*;
 pub use keys::*;

@@ -3,6 +3,7 @@
 use crate::clock::Micros;
 use crate::id::{SessionId, UserId};
 use crate::ledger::Credits;
+use crate::store::Origin;
 
 /// What a person may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,10 +60,13 @@ pub const NO_EMAIL_DOMAIN: &str = "@users.invalid";
 /// The same of somebody whose e-mail belongs to another account by now.
 pub const FORMER_EMAIL_DOMAIN: &str = "@former.invalid";
 
+/// The same of somebody who has left.
+pub const DELETED_EMAIL_DOMAIN: &str = "@deleted.invalid";
+
 impl User {
     /// The e-mail, or an empty text for somebody who has none.
     pub fn shown_email(&self) -> &str {
-        let made_up = [NO_EMAIL_DOMAIN, FORMER_EMAIL_DOMAIN];
+        let made_up = [NO_EMAIL_DOMAIN, FORMER_EMAIL_DOMAIN, DELETED_EMAIL_DOMAIN];
         match made_up.iter().any(|domain| self.email.ends_with(domain)) {
             true => "",
             false => &self.email,
@@ -162,6 +166,7 @@ pub struct NewSession {
     /// SHA-256 of the refresh token, hex; the token itself is never stored.
     pub refresh_hash: String,
     pub refresh_expires_at: Micros,
+    pub origin: Origin,
     pub now: Micros,
 }
 
@@ -172,6 +177,7 @@ pub struct Rotation {
     pub old_hash: String,
     pub new_hash: String,
     pub new_expires_at: Micros,
+    pub origin: Origin,
     pub now: Micros,
 }
 

@@ -1,0 +1,38 @@
+//! What people do with an account that is kept there: password, sessions, leaving.
+
+use tokio::time::Instant;
+
+use super::Supabase;
+use super::gotrue::PATIENCE;
+use crate::auth::{AuthError, Caller};
+use crate::id::UserId;
+
+impl Supabase {
+    pub(in crate::auth) async fn end_others(&self, token: &str) -> Result<(), AuthError> {
+        self.gotrue.logout_others(token, Instant::now() + PATIENCE).await
+    }
+
+    pub(in crate::auth) async fn prove(&self, email: &str, password: &str) -> Result<(), AuthError> {
+        let until = Instant::now() + PATIENCE;
+        self.gotrue.password(email, password, until).await.map(drop)
+    }
+
+    /// By a session that begins with the current password, so that nobody changes it with a stolen token; it ends with all
+    /// the others.
+    pub(in crate::auth) async fn change_password(
+        &self,
+        caller: &Caller,
+        token: &str,
+        current: &str,
+        new: &str,
+    ) -> Result<(), AuthError> {
+        let until = Instant::now() + PATIENCE;
+        let fresh = self.gotrue.password(&caller.email, current, until).await?;
+        self.gotrue.set_password(&fresh.access_token, new, until).await?;
+        self.gotrue.logout_others(token, until).await
+    }
+
+    pub(in crate::auth) async fn erase(&self, user: UserId) -> Result<(), AuthError> {
+        self.gotrue.delete(user, Instant::now() + PATIENCE).await
+    }
+}
