@@ -81,7 +81,7 @@ async fn fifty_first_requests_make_one_account_with_start_credits() {
         client.get(BALANCE)
     });
     for answer in answers.await {
-        assert_eq!(answer.ok()["credits_balance"], 1000);
+        assert_eq!(answer.ok()["balance"], 1000);
     }
     let lines = ada.get("/api/v1/credits/transactions").await.ok();
     assert_eq!(lines["total"], 1, "{lines}");
@@ -114,7 +114,7 @@ async fn names_and_addresses_follow_and_the_newest_owner_has_the_address() {
     sim.remove(id);
     let (second, newcomer) = person(&sim, &server, "lovelace@example.com");
     assert_ne!(id, second);
-    assert_eq!(newcomer.get(BALANCE).await.ok()["credits_balance"], 1000);
+    assert_eq!(newcomer.get(BALANCE).await.ok()["balance"], 1000);
     assert_eq!(newcomer.get(ME).await.ok()["email"], "lovelace@example.com");
     // Whoever had it has none; their tokens run out by themselves.
     assert_eq!(ada.get("/api/v1/user/profile").await.ok()["email"], "");

@@ -19,6 +19,7 @@ mod events;
 mod generations;
 mod lanes;
 mod leases;
+mod neighbours;
 mod people;
 mod postgres;
 mod projects;
