@@ -189,6 +189,9 @@ async fn tables_of_the_original_service_are_left_alone_and_a_schema_of_ones_own_
     SqlStore::open(&pooled, MIGRATE).await.unwrap().close().await;
     assert_eq!(hosted.texts(tables).await, ["4"]);
     assert_eq!(hosted.open_to_the_world("velro").await, Vec::<String>::new());
+    // Without a pooler the URL may say it too.
+    let by_url = format!("{}?options=-csearch_path%3Dvelro", hosted.url("postgres"));
+    SqlStore::open(&by_url, SERVE).await.unwrap().close().await;
 
     // Two replicas, one with and one without the pooler, meet fifty first requests of three people.
     let sim = GoTrueSim::start(Settings::default()).await.unwrap();

@@ -25,8 +25,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const FETCH_EVERY: Duration = Duration::from_secs(3);
 /// How long a token waits for a fetch: the pause before it and the fetch itself.
 const TOKEN_PATIENCE: Duration = Duration::from_millis(4200);
-/// How many tokens may wait; more are refused at once.
-const WAITING: usize = 64;
+/// How many tokens may wait; more are refused at once. A wait costs a request in flight for a few seconds.
+const WAITING: usize = 1024;
 /// Keys that are taken from one answer.
 const MOST_KEYS: usize = 32;
 
@@ -84,7 +84,11 @@ impl Keys {
     /// Has the keys fetched again and waits for it.
     pub(super) async fn look_again(&self) -> Looked {
         let Ok(_place) = self.waiting.try_acquire() else {
-            return Looked::Refused;
+            // Nobody is signed out because the service is away.
+            return match self.progress.borrow().worked {
+                true => Looked::Refused,
+                false => Looked::Away,
+            };
         };
         let until = Instant::now() + TOKEN_PATIENCE;
         let mut progress = self.progress.subscribe();
