@@ -14,6 +14,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::checked::Checked;
 use super::gotrue::{GoTrue, SHORT_PATIENCE};
 
 /// Bounds of how long keys are kept without asking again. The service says ten minutes.
@@ -36,7 +37,23 @@ pub(super) struct Key {
     pub(super) decoding: DecodingKey,
 }
 
-type KeySet = HashMap<String, Key>;
+/// The keys of one fetch by their ids, and what is remembered of tokens that were checked with them: a signature costs
+/// a hundred times a look-up, and what was checked with a key must go with it.
+#[derive(Default)]
+pub(super) struct KeySet {
+    keys: HashMap<String, Key>,
+    pub(super) checked: Checked,
+}
+
+impl KeySet {
+    pub(super) fn get(&self, id: &str) -> Option<&Key> {
+        self.keys.get(id)
+    }
+
+    fn len(&self) -> usize {
+        self.keys.len()
+    }
+}
 
 /// How the fetches are going.
 #[derive(Debug, Clone, Copy, Default)]
@@ -124,12 +141,12 @@ impl Keys {
             let worked = fetched.is_some();
             let pause = match fetched {
                 Some((set, age)) => {
-                    if set.is_empty() && !secret && !told_empty {
+                    if set.len() == 0 && !secret && !told_empty {
                         tracing::error!(
                             "the account service publishes no keys and SUPABASE_JWT_SECRET is not set: every token is refused"
                         );
                     }
-                    told_empty = set.is_empty();
+                    told_empty = set.len() == 0;
                     if failing {
                         tracing::info!(keys = set.len(), "the account service's keys are here");
                     }
@@ -171,7 +188,10 @@ impl Keys {
 fn parse(body: &Value) -> Option<KeySet> {
     let keys = body.get("keys")?.as_array()?;
     let usable = keys.iter().take(MOST_KEYS).filter_map(key);
-    Some(usable.collect())
+    Some(KeySet {
+        keys: usable.collect(),
+        checked: Checked::default(),
+    })
 }
 
 /// One key with its id. Symmetric ones are none: whoever can read them could sign.

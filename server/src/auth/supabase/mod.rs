@@ -8,6 +8,7 @@
 //! - what changes something there is never repeated on a doubt;
 //! - while it is away, tokens that were signed with known keys go on working.
 
+mod checked;
 mod errors;
 mod gotrue;
 mod jwks;
