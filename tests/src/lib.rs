@@ -7,6 +7,7 @@
 pub mod clients;
 pub mod fal_bench;
 pub mod fal_sim;
+pub mod gotrue_sim;
 pub mod harness;
 pub mod header;
 pub mod libraries;

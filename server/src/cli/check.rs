@@ -153,6 +153,31 @@ mod tests {
     }
 
     #[test]
+    fn it_says_where_accounts_live() {
+        let secret = ("JWT_SECRET", "0123456789abcdef0123456789abcdef");
+        let (valid, shown) = check(SHIPPED, &[secret]);
+        assert!(valid && shown.contains("\nAccounts\n  local: "), "{shown}");
+        let (valid, shown) = check(
+            SHIPPED,
+            &[
+                secret,
+                ("SUPABASE_URL", "https://ref.supabase.co"),
+                ("SUPABASE_ANON_KEY", "sb_publishable_key"),
+                ("SUPABASE_SERVICE_ROLE_KEY", "sb_secret_key"),
+            ],
+        );
+        assert!(valid, "{shown}");
+        for expected in [
+            "  at Supabase: https://ref.supabase.co/auth/v1\n",
+            "  tokens: of https://ref.supabase.co/auth/v1, signed with its published keys\n",
+            "  registration: confirmed at once\n",
+        ] {
+            assert!(shown.contains(expected), "missing: {expected}\nin:\n{shown}");
+        }
+        assert!(!shown.contains("sb_secret_key"), "{shown}");
+    }
+
+    #[test]
     fn the_shipped_files_are_valid() {
         let (valid, shown) = check(SHIPPED, &[("JWT_SECRET", "0123456789abcdef0123456789abcdef")]);
         assert!(valid, "{shown}");

@@ -27,11 +27,19 @@ impl PgBouncer {
     /// # Errors
     /// If PgBouncer is not installed or does not start.
     pub async fn start(postgres_port: u16) -> Result<Self> {
+        Self::start_as(postgres_port, "postgres").await
+    }
+
+    /// The same, as another user of the server, whoever asks.
+    ///
+    /// # Errors
+    /// If PgBouncer is not installed or does not start.
+    pub async fn start_as(postgres_port: u16, user: &str) -> Result<Self> {
         let port = free_port()?;
         let daemon = Daemon::new("pgbouncer", "KILL")?;
         let mut pooler = Self { daemon, port };
         let configuration = format!(
-            "[databases]\n* = host=127.0.0.1 port={postgres_port} user=postgres\n\n\
+            "[databases]\n* = host=127.0.0.1 port={postgres_port} user={user}\n\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
              pool_mode = transaction\ndefault_pool_size = {POOL_SIZE}\nmax_client_conn = 2000\n\
              server_login_retry = 1\nlog_connections = 0\nlog_disconnections = 0\n"

@@ -6,8 +6,8 @@ use velro::generation::{AttemptState, Generation, MediaType, Pending, PriceBasis
 use velro::id::{GenerationId, UserId};
 use velro::ledger::Credits;
 use velro::store::{
-    BeginAttempt, Created, IdempotencyKey, LedgerReport, NewGeneration, NewUser, Role, SaveStep, Saved, Settle,
-    Settled, StatementFilter, StatementLine, Store, Submitted, User, Verdict, Work,
+    Arrival, BeginAttempt, Created, IdempotencyKey, LedgerReport, NewGeneration, NewUser, Role, SaveStep, Saved,
+    Settle, Settled, StatementFilter, StatementLine, Store, Submitted, User, Verdict, Work,
 };
 
 /// The model of every request.
@@ -28,6 +28,20 @@ pub fn new_user(email: &str, start_credits: i64) -> NewUser {
         password_hash: Some("$argon2id$...".into()),
         full_name: Some("Ada Lovelace".into()),
         role: Role::User,
+        start_credits: Credits(start_credits),
+        now: at(0),
+    }
+}
+
+/// Somebody whose account is kept elsewhere, as a token of theirs says.
+pub fn arrival(id: UserId, email: &str, start_credits: i64) -> Arrival {
+    Arrival {
+        id,
+        email: email.into(),
+        full_name: Some("Ada Lovelace".into()),
+        role: Role::User,
+        fresh: false,
+        signed_in: false,
         start_credits: Credits(start_credits),
         now: at(0),
     }

@@ -3,7 +3,7 @@
 use super::Stage;
 use super::fixtures::*;
 use velro::id::{SessionId, UserId};
-use velro::store::{Created, NewSession, Origin, ProfileChange, Role, Rotated, Rotation, Store};
+use velro::store::{Arrival, Created, NewSession, Origin, ProfileChange, Role, Rotated, Rotation, Store};
 
 fn rotation(old: &str, new: &str, now: i64) -> Rotation {
     Rotation {
@@ -171,5 +171,98 @@ pub async fn dead_refresh_tokens_are_invalid(stage: &dyn Stage) {
     }
     let still = store.rotate_refresh(rotation("old", "new", 999)).await.unwrap();
     assert!(matches!(still, Rotated::Ok { .. }), "{still:?}");
+    in_order(&*store).await;
+}
+
+pub async fn somebody_of_elsewhere_arrives_once_and_is_followed(stage: &dyn Stage) {
+    let store = stage.open().await;
+    let id = UserId::new();
+    let user = store.ensure_user(arrival(id, "ada@example.com", 1000)).await.unwrap();
+    assert_eq!(
+        (user.id, user.email.as_str(), user.role),
+        (id, "ada@example.com", Role::User)
+    );
+    assert_eq!((user.password_hash.clone(), user.last_sign_in_at), (None, None));
+    assert_eq!(user.full_name.as_deref(), Some("Ada Lovelace"));
+    assert_eq!(amounts(&*store, id).await, [("bonus", 1000, 1000)]);
+
+    // What is not fresh changes nothing, whatever it says.
+    let stale = Arrival {
+        full_name: None,
+        role: Role::Operator,
+        signed_in: true,
+        now: at(5),
+        ..arrival(id, "other@example.com", 500)
+    };
+    assert_eq!(store.ensure_user(stale.clone()).await.unwrap(), user);
+    let fresh = Arrival { fresh: true, ..stale };
+    assert!(fresh.differs_from(&user));
+    let followed = store.ensure_user(fresh.clone()).await.unwrap();
+    assert_eq!(
+        (followed.email.as_str(), followed.role),
+        ("other@example.com", Role::Operator)
+    );
+    assert_eq!(
+        followed.full_name.as_deref(),
+        Some("Ada Lovelace"),
+        "no name is no news"
+    );
+    assert_eq!((followed.updated_at, followed.last_sign_in_at), (at(5), Some(at(5))));
+    assert!(!fresh.differs_from(&followed));
+    // A sign-in alone changes nothing else, and nobody ceases to be an operator by it.
+    let again = Arrival {
+        role: Role::User,
+        now: at(9),
+        ..fresh
+    };
+    let again = store.ensure_user(again).await.unwrap();
+    assert_eq!(
+        (again.role, again.updated_at, again.last_sign_in_at),
+        (Role::Operator, at(5), Some(at(9)))
+    );
+    assert_eq!(store.user(id).await.unwrap(), Some(again));
+    assert_eq!(money(&*store, id).await, (1000, 0));
+
+    // Without an address, as many as there are.
+    for _ in 0..2 {
+        let phone = store.ensure_user(arrival(UserId::new(), "", 0)).await.unwrap();
+        assert_eq!(phone.shown_email(), "");
+        assert_eq!(money(&*store, phone.id).await, (0, 0));
+    }
+    in_order(&*store).await;
+}
+
+pub async fn an_address_goes_to_its_newest_owner(stage: &dyn Stage) {
+    let store = stage.open().await;
+    let (first, second) = (UserId::new(), UserId::new());
+    store.ensure_user(arrival(first, "ada@example.com", 10)).await.unwrap();
+    // Deleted and registered again elsewhere.
+    let owner = store.ensure_user(arrival(second, "ada@example.com", 10)).await.unwrap();
+    assert_eq!((owner.id, owner.email.as_str()), (second, "ada@example.com"));
+    let former = store.user(first).await.unwrap().unwrap();
+    assert_eq!(former.shown_email(), "");
+    assert_eq!(store.user_by_email("ada@example.com").await.unwrap(), Some(owner));
+    // A swap, one proof after the other.
+    let fresh = |id, email: &str| Arrival {
+        fresh: true,
+        ..arrival(id, email, 0)
+    };
+    store.ensure_user(fresh(first, "bob@example.com")).await.unwrap();
+    store.ensure_user(fresh(second, "bob@example.com")).await.unwrap();
+    store.ensure_user(fresh(first, "ada@example.com")).await.unwrap();
+    for (id, email) in [(first, "ada@example.com"), (second, "bob@example.com")] {
+        assert_eq!(store.user(id).await.unwrap().unwrap().email, email);
+        assert_eq!(money(&*store, id).await, (10, 0));
+    }
+    in_order(&*store).await;
+}
+
+pub async fn a_session_of_elsewhere_is_ended_once(stage: &dyn Stage) {
+    let store = stage.open().await;
+    let user = store.ensure_user(arrival(UserId::new(), "", 0)).await.unwrap();
+    let session = SessionId::new();
+    store.end_foreign_session(session, user.id, at(5)).await.unwrap();
+    store.end_foreign_session(session, user.id, at(9)).await.unwrap();
+    assert_eq!(store.revoked_since(at(0)).await.unwrap(), [(session, at(5))]);
     in_order(&*store).await;
 }

@@ -6,8 +6,9 @@ use futures_util::future::join_all;
 use std::sync::Arc;
 use tokio::sync::Barrier;
 use velro::generation::{AttemptState, Status};
+use velro::id::UserId;
 use velro::store::{
-    Cancelled, Created, GenerationFilter, Origin, Rotated, Rotation, Settled, Store, StoreError, Submitted,
+    Arrival, Cancelled, Created, GenerationFilter, Origin, Rotated, Rotation, Settled, Store, StoreError, Submitted,
 };
 
 /// Runs `calls` as tasks that start together.
@@ -166,6 +167,37 @@ pub async fn an_email_is_taken_once(stage: &dyn Stage) {
     let results = at_once(calls.collect()).await;
     assert_eq!(results.iter().filter(|c| matches!(c, Created::New(_))).count(), 1);
     assert_eq!(in_order(&*store).await.transfers, 1);
+}
+
+pub async fn an_arrival_at_once_makes_one_account(stage: &dyn Stage) {
+    let store = stage.open().await;
+    // Ada's tokens are of before and after she changed her address, which Bob has taken over meanwhile.
+    let (ada, bob) = (UserId::new(), UserId::new());
+    for round in 0..5 {
+        let calls = (0..30).map(|i| {
+            let store = Arc::clone(&store);
+            let mut arrival = match i % 3 {
+                0 => arrival(ada, "old@example.com", 1000),
+                1 => arrival(ada, "new@example.com", 1000),
+                _ => arrival(bob, "old@example.com", 500),
+            };
+            arrival.fresh = round > 0 && i % 2 == 0;
+            async move { store.ensure_user(arrival).await.unwrap() }
+        });
+        at_once(calls.collect()).await;
+        assert_eq!(money(&*store, ada).await, (1000, 0));
+        assert_eq!(money(&*store, bob).await, (500, 0));
+        assert_eq!(in_order(&*store).await.transfers, 2);
+    }
+    // Whoever proves it last, and nobody else, has it.
+    for (id, other) in [(ada, bob), (bob, ada)] {
+        let proof = Arrival {
+            fresh: true,
+            ..arrival(id, "old@example.com", 0)
+        };
+        assert_eq!(store.ensure_user(proof).await.unwrap().email, "old@example.com");
+        assert_ne!(store.user(other).await.unwrap().unwrap().email, "old@example.com");
+    }
 }
 
 pub async fn a_generation_begins_once(stage: &dyn Stage) {

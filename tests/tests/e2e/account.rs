@@ -38,7 +38,7 @@ async fn log_in(server: &Server, email: &str, password: &str) -> Reply {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_password_ends_every_other_session() {
-    let server = Server::start().await;
+    let server = Server::with(Options::new().without_env("RATE_LIMIT_ENABLED")).await;
     let ada = signed_up(&server, "ada@example.com").await;
     let elsewhere = again(&ada).await;
     change_password(&ada, "wrong horse", "battery staple")
@@ -112,7 +112,7 @@ async fn sessions_are_seen_and_ended() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_of_ones_own_is_exported() {
-    let server = Server::with(Options::new().env("RATE_LIMIT_ENABLED", "false")).await;
+    let server = Server::start().await;
     let ada = signed_up(&server, "ada@example.com").await;
     let bob = signed_up(&server, "bob@example.com").await;
     for client in [&ada, &bob] {
@@ -190,7 +190,7 @@ async fn whoever_leaves_is_erased_even_through_a_crash() {
     let key = ada.post("/api/v1/keys", &json!({"name": "k"})).await.ok();
     let program = ada.with_token(key["key"].as_str().unwrap());
     program.get(ME).await.ok();
-    let outputs = server.path().join("outputs");
+    let outputs = server.path().join("data/outputs");
     let before = files(&outputs);
 
     leave(&ada, json!({"confirm": "somebody@example.com", "password": PASSWORD}))

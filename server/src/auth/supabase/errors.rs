@@ -139,8 +139,13 @@ impl Told {
         }
     }
 
+    /// Of what needs no account.
+    pub(super) fn of_read(&self) -> AuthError {
+        self.in_any_case().unwrap_or_else(|| self.unexpected("answers nothing"))
+    }
+
     /// Something is set up wrongly: nothing a client could do about it.
-    pub(super) fn unexpected(&self, what: &str) -> AuthError {
+    fn unexpected(&self, what: &str) -> AuthError {
         tracing::error!(
             answered = self.logged(),
             "the account service {what}: check SUPABASE_URL and the project's keys"

@@ -258,7 +258,7 @@ impl GoTrue {
         let answer = self.read("/.well-known/jwks.json", As::Anybody, until).await?;
         match answer.status {
             200 => Ok((read(&answer)?, max_age(answer.header("cache-control")))),
-            _ => Err(Told::of(&answer).of_user()),
+            _ => Err(Told::of(&answer).of_read()),
         }
     }
 
@@ -266,7 +266,7 @@ impl GoTrue {
         let answer = self.read(path, As::Anybody, until).await?;
         match answer.status {
             200 => read(&answer),
-            _ => Err(Told::of(&answer).of_user()),
+            _ => Err(Told::of(&answer).of_read()),
         }
     }
 

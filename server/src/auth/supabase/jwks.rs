@@ -14,6 +14,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::checked::Checked;
 use super::gotrue::{GoTrue, SHORT_PATIENCE};
 
 /// Bounds of how long keys are kept without asking again. The service says ten minutes.
@@ -25,8 +26,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const FETCH_EVERY: Duration = Duration::from_secs(3);
 /// How long a token waits for a fetch: the pause before it and the fetch itself.
 const TOKEN_PATIENCE: Duration = Duration::from_millis(4200);
-/// How many tokens may wait; more are refused at once.
-const WAITING: usize = 64;
+/// How many tokens may wait; more are refused at once. A wait costs a request in flight for a few seconds.
+const WAITING: usize = 1024;
 /// Keys that are taken from one answer.
 const MOST_KEYS: usize = 32;
 
@@ -36,7 +37,23 @@ pub(super) struct Key {
     pub(super) decoding: DecodingKey,
 }
 
-type KeySet = HashMap<String, Key>;
+/// The keys of one fetch by their ids, and what is remembered of tokens that were checked with them: a signature costs
+/// a hundred times a look-up, and what was checked with a key must go with it.
+#[derive(Default)]
+pub(super) struct KeySet {
+    keys: HashMap<String, Key>,
+    pub(super) checked: Checked,
+}
+
+impl KeySet {
+    pub(super) fn get(&self, id: &str) -> Option<&Key> {
+        self.keys.get(id)
+    }
+
+    fn len(&self) -> usize {
+        self.keys.len()
+    }
+}
 
 /// How the fetches are going.
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,7 +101,11 @@ impl Keys {
     /// Has the keys fetched again and waits for it.
     pub(super) async fn look_again(&self) -> Looked {
         let Ok(_place) = self.waiting.try_acquire() else {
-            return Looked::Refused;
+            // Nobody is signed out because the service is away.
+            return match self.progress.borrow().worked {
+                true => Looked::Refused,
+                false => Looked::Away,
+            };
         };
         let until = Instant::now() + TOKEN_PATIENCE;
         let mut progress = self.progress.subscribe();
@@ -120,12 +141,12 @@ impl Keys {
             let worked = fetched.is_some();
             let pause = match fetched {
                 Some((set, age)) => {
-                    if set.is_empty() && !secret && !told_empty {
+                    if set.len() == 0 && !secret && !told_empty {
                         tracing::error!(
                             "the account service publishes no keys and SUPABASE_JWT_SECRET is not set: every token is refused"
                         );
                     }
-                    told_empty = set.is_empty();
+                    told_empty = set.len() == 0;
                     if failing {
                         tracing::info!(keys = set.len(), "the account service's keys are here");
                     }
@@ -167,7 +188,10 @@ impl Keys {
 fn parse(body: &Value) -> Option<KeySet> {
     let keys = body.get("keys")?.as_array()?;
     let usable = keys.iter().take(MOST_KEYS).filter_map(key);
-    Some(usable.collect())
+    Some(KeySet {
+        keys: usable.collect(),
+        checked: Checked::default(),
+    })
 }
 
 /// One key with its id. Symmetric ones are none: whoever can read them could sign.

@@ -9,6 +9,7 @@
 //! - while it is away, tokens that were signed with known keys go on working.
 
 mod care;
+mod checked;
 mod errors;
 mod gotrue;
 mod jwks;

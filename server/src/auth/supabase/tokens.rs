@@ -32,6 +32,7 @@ struct Claims {
 }
 
 /// Who brought a valid token.
+#[derive(Clone)]
 pub(super) struct Proof {
     pub(super) caller: Caller,
     /// As the token says, so at most as old as it.
@@ -96,6 +97,9 @@ impl Tokens {
 
     /// The owner of a token. Waits only when its key is not known and may have been published meanwhile.
     pub(super) async fn verify(&self, token: &str) -> Result<Proof, Fault> {
+        if let Some(known) = self.keys.now().checked.find(token, clock::now()) {
+            return Ok(known?);
+        }
         let header = decode_header(token)?;
         match self.check(token, &header, clock::now()) {
             Err(Fault::UnknownKey) => {}
@@ -134,7 +138,7 @@ impl Tokens {
             return Err(Fault::Nobody);
         }
         let session_id = claims.session_id.as_deref().and_then(|id| id.parse().ok());
-        Ok(Proof {
+        let proof = Proof {
             caller: Caller {
                 user_id: claims.sub,
                 session_id: session_id.unwrap_or_else(|| session_of(token)),
@@ -142,7 +146,9 @@ impl Tokens {
                 key: None,
             },
             full_name: super::full_name(claims.user_metadata.as_ref()),
-        })
+        };
+        keys.checked.remember(token, &proof, claims.exp, claims.nbf);
+        Ok(proof)
     }
 }
 

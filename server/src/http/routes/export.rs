@@ -63,7 +63,7 @@ async fn export(depot: &mut Depot, res: &mut Response) -> Result<()> {
         services,
         owner: caller.user_id,
         // Without the closing brace: the lists follow.
-        head: Some(head.to_string().trim_end_matches('}').to_owned()),
+        head: head.to_string().strip_suffix('}').map(str::to_owned),
         part: Part::Projects,
         skip: 0,
     };

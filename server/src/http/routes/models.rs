@@ -122,7 +122,7 @@ async fn generation_models(depot: &mut Depot) -> Result<Rendered<Infos>> {
 /// Models with their parameters, without a wrapper
 #[endpoint(
     tags("async generations"),
-    status_codes(200, 401, 429, 500),
+    status_codes(200, 401, 429, 500, 503),
     security(["bearer" = []])
 )]
 pub async fn available_models(depot: &mut Depot) -> Result<Rendered<Vec<ModelInfo>>> {

@@ -223,7 +223,7 @@ struct UserInfo {
 /// What the token says
 #[endpoint(
     tags("user"),
-    status_codes(200, 401, 429, 500),
+    status_codes(200, 401, 429, 500, 503),
     security(["bearer" = []])
 )]
 async fn user_info(depot: &mut Depot) -> Result<Json<UserInfo>> {

@@ -21,6 +21,7 @@ mod generations;
 mod keys;
 mod lanes;
 mod leases;
+mod neighbours;
 mod people;
 mod postgres;
 mod projects;

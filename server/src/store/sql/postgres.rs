@@ -15,7 +15,7 @@ use url::Url;
 use super::OpenOptions;
 use super::conn::Conn;
 use super::error::Fault;
-use super::schema;
+use super::{neighbours, schema};
 use crate::store::StoreError;
 
 /// Every migration this program knows, compiled in.
@@ -107,7 +107,9 @@ async fn with_schema(
     }
     // In a transaction: through a pooler only there do two messages reach one server.
     let mut look = conn.begin().await.map_err(Fault::from)?;
-    schema::check(&mut Conn::Postgres { conn: &mut look, named }, &MIGRATIONS).await?;
+    let mut inside = Conn::Postgres { conn: &mut look, named };
+    schema::check(&mut inside, &MIGRATIONS).await?;
+    neighbours::warn_if_exposed(&mut inside, &MIGRATIONS).await?;
     look.rollback().await.map_err(Fault::from)?;
     Ok(conn)
 }
@@ -173,6 +175,9 @@ async fn migrate(conn: &mut PgConnection, named: bool, options: OpenOptions) -> 
         named,
     };
     let empty = schema::is_empty(&mut inside).await?;
+    if empty {
+        neighbours::refuse_occupied(&mut inside, &MIGRATIONS).await?;
+    }
     if options.migrate || empty {
         let migrator = schema::tolerant(&MIGRATIONS);
         // `run` asks for `Acquire`, which callers cannot prove `Send`; sqlx made this one for just that reason.
@@ -180,6 +185,11 @@ async fn migrate(conn: &mut PgConnection, named: bool, options: OpenOptions) -> 
             .run_direct(None, &mut *transaction, false)
             .await
             .map_err(schema::explain)?;
+        let mut inside = Conn::Postgres {
+            conn: &mut transaction,
+            named,
+        };
+        neighbours::shut_out(&mut inside, &MIGRATIONS).await?;
         if !named {
             // The migrator prepares statements by name, which must not stay with the pooler's connection.
             sqlx::raw_sql("DEALLOCATE ALL")
