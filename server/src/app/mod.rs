@@ -8,6 +8,7 @@ pub mod commands;
 mod copy;
 pub mod desk;
 mod lock;
+mod orders;
 mod run;
 
 use anyhow::{Context, Result};

@@ -22,6 +22,9 @@ use crate::plugin::aside;
 /// How often gauges that need the database are refreshed.
 const GAUGES_EVERY: Duration = Duration::from_secs(10);
 
+/// How often orders are looked through for those that nobody can pay any more.
+const ORDERS_EVERY: Duration = Duration::from_secs(600);
+
 /// The last words of a stop (giving leases back, closing the store) get this long even if the grace is shorter.
 const SHORTEST_END: Duration = Duration::from_secs(1);
 
@@ -37,16 +40,18 @@ enum Piece {
     Registry,
     /// Keeps the gauges fresh that need the database or the queue.
     Gauges,
+    /// Ends orders that no payment provider heard of.
+    Orders,
     /// Follows the database's clock.
     Clock,
 }
 
 /// What runs in which role.
 fn pieces(role: Role) -> &'static [Piece] {
-    use Piece::{Clock, EndedSessions, Gauges, Registry, Worker};
+    use Piece::{Clock, EndedSessions, Gauges, Orders, Registry, Worker};
     match role {
-        Role::All => &[Worker, EndedSessions, Registry, Gauges, Clock],
-        Role::Api => &[EndedSessions, Registry, Gauges, Clock],
+        Role::All => &[Worker, EndedSessions, Registry, Gauges, Orders, Clock],
+        Role::Api => &[EndedSessions, Registry, Gauges, Orders, Clock],
         Role::Worker => &[Worker, Registry, Gauges, Clock],
     }
 }
@@ -73,6 +78,7 @@ impl App {
                 Piece::EndedSessions => drop(tasks.spawn(Arc::clone(&services.auth).watch_revoked(stop))),
                 Piece::Registry => drop(tasks.spawn(watch_registry(of_task, stop))),
                 Piece::Gauges => drop(tasks.spawn(refresh_gauges(of_task, stop))),
+                Piece::Orders => drop(tasks.spawn(forget_orders(of_task, stop))),
                 Piece::Clock => drop(follower.take().map(|follower| tasks.spawn(follower.keep(stop)))),
             }
         }
@@ -199,6 +205,22 @@ async fn refresh_gauges(services: Arc<Services>, stop: CancellationToken) {
     }
 }
 
+/// Orders whose buyer's call died before the payment provider heard of them.
+async fn forget_orders(services: Arc<Services>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(ORDERS_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        match services.payments.forget_old(clock::now()).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "ended orders that were never brought to the payment provider"),
+            Err(error) => tracing::warn!(error = %error, "cannot look through the orders"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,6 +231,7 @@ mod tests {
             let runs = |piece| pieces(role).contains(&piece);
             assert_eq!(runs(Piece::Worker), role.works(), "{role:?}");
             assert_eq!(runs(Piece::EndedSessions), role.serves_api(), "{role:?}");
+            assert_eq!(runs(Piece::Orders), role.serves_api(), "{role:?}");
             assert!(
                 pieces(role).iter().all(|piece| pieces(Role::All).contains(piece)),
                 "{role:?}"

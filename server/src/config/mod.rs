@@ -4,6 +4,7 @@
 
 mod jwt_secret;
 mod layers;
+mod payments;
 mod resolve;
 mod role;
 mod secret;
@@ -12,6 +13,7 @@ mod settings;
 mod tests;
 pub mod watch;
 
+pub use payments::{PaymentsConfig, StripeConfig};
 pub use role::Role;
 pub use secret::Secret;
 
@@ -86,6 +88,8 @@ pub struct Config {
     pub service_name: String,
     /// FAL.
     pub fal: FalConfig,
+    /// Purchases of credits.
+    pub payments: PaymentsConfig,
     /// `UPSTREAM_ALLOW_PRIVATE`: providers and outputs may live on private addresses.
     pub upstream_allow_private: bool,
     /// How long a stop may take in all. See [`Config::drain_time`].

@@ -17,6 +17,7 @@ pub mod generations;
 pub mod migrations;
 pub mod model;
 pub mod operations;
+pub mod payments;
 pub mod people;
 pub mod projects;
 pub mod races;
@@ -52,6 +53,17 @@ macro_rules! store_suite {
             credits::statements_are_filtered_and_paged,
             credits::stats_count_what_happened_in_the_period,
             credits::strangers_have_no_account,
+            payments::an_order_is_made_once_per_key,
+            payments::orders_are_opened_listed_and_ended,
+            payments::a_payment_is_booked_once,
+            payments::a_payment_may_be_faster_than_our_own_note,
+            payments::no_word_undoes_a_payment,
+            payments::what_does_not_fit_books_nothing,
+            payments::a_spent_purchase_that_goes_back_becomes_a_debt,
+            payments::money_in_another_currency_is_an_operator_s,
+            payments::a_payment_and_its_refund_at_once_are_both_booked,
+            payments::words_in_every_order_end_alike,
+            payments::words_said_again_and_again_end_alike,
             projects::the_owner_does_what_strangers_cannot,
             projects::lists_follow_visibility,
             projects::generations_outlive_their_project,

@@ -26,6 +26,7 @@ use Access::{Operator, Own, OwnedBy, Public, Signed};
 
 const GENERATION: Access = OwnedBy("generation");
 const PROJECT: Access = OwnedBy("project");
+const ORDER: Access = OwnedBy("order");
 
 /// Every operation: method, path, for whom, body.
 fn table() -> Vec<(&'static str, &'static str, Access, Value)> {
@@ -58,7 +59,29 @@ fn table() -> Vec<(&'static str, &'static str, Access, Value)> {
         ("get", "/api/v1/credits/balance", Own, none.clone()),
         ("get", "/api/v1/credits/stats", Own, none.clone()),
         ("get", "/api/v1/credits/transactions", Own, none.clone()),
-        ("post", "/api/v1/credits/purchase", Own, none.clone()),
+        ("get", "/api/v1/credits/packages", Public, none.clone()),
+        ("get", "/api/v1/credits/checkout-result", Public, none.clone()),
+        (
+            "get",
+            "/api/v1/credits/sandbox-checkout/{order_id}",
+            Signed,
+            none.clone(),
+        ),
+        (
+            "post",
+            "/api/v1/credits/sandbox-checkout/{order_id}",
+            Signed,
+            none.clone(),
+        ),
+        (
+            "post",
+            "/api/v1/credits/purchase",
+            Own,
+            json!({"package_id": "starter"}),
+        ),
+        ("get", "/api/v1/credits/orders", Own, none.clone()),
+        ("get", "/api/v1/credits/orders/{order_id}", ORDER, none.clone()),
+        ("post", "/api/v1/webhooks/stripe", Signed, json!({})),
         ("post", "/api/v1/credits/redeem", Own, none.clone()),
         ("get", "/api/v1/models", Public, none.clone()),
         ("get", "/api/v1/models/supported", Public, none.clone()),
@@ -147,6 +170,7 @@ fn documented(document: &Value) -> BTreeMap<(String, String), bool> {
 struct Things {
     generation: String,
     project: String,
+    order: String,
 }
 
 impl Things {
@@ -154,6 +178,7 @@ impl Things {
         template
             .replace("{generation_id}", &self.generation)
             .replace("{project_id}", &self.project)
+            .replace("{order_id}", &self.order)
             .replace("{model_id}", "sandbox/image")
             .replace("{provider}", "fal")
             .replace("{attempt_id}", &self.generation)
@@ -191,9 +216,14 @@ async fn every_operation_is_guarded() {
     let generation = owner.submit_quick("mine").await;
     owner.wait_for(&generation, "completed").await;
     let project = owner.post("/api/v1/projects", &json!({"name": "mine"})).await.ok();
+    let order = owner
+        .post("/api/v1/credits/purchase", &json!({"package_id": "starter"}))
+        .await
+        .ok();
     let things = Things {
         generation,
         project: project["id"].as_str().unwrap().to_owned(),
+        order: order["order_id"].as_str().unwrap().to_owned(),
     };
     let before = snapshot(&owner).await;
 

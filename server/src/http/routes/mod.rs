@@ -7,6 +7,7 @@ pub mod system;
 pub mod user;
 
 mod call;
+mod checkout_pages;
 mod create_body;
 mod docs;
 mod generation_view;
@@ -15,6 +16,7 @@ mod models;
 mod outputs;
 mod person;
 mod provider_state;
+mod purchases;
 mod stream;
 mod submissions;
 mod watching;
@@ -35,6 +37,7 @@ pub(super) fn router() -> Router {
                 .push(generations_router())
                 .push(models::router())
                 .push(Router::with_path("credits").push(credits::router()))
+                .push(purchases::webhook_router())
                 .push(Router::with_path("auth").push(auth::router()))
                 .push(Router::with_path("projects").push(projects::router()))
                 .push(Router::with_path("user").push(user::router())),

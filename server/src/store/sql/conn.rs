@@ -77,6 +77,10 @@ from! {
     crate::id::ProjectId => |id| Arg::Id(Some(id.uuid()));
     crate::id::GenerationId => |id| Arg::Id(Some(id.uuid()));
     crate::id::AttemptId => |id| Arg::Id(Some(id.uuid()));
+    crate::id::OrderId => |id| Arg::Id(Some(id.uuid()));
+    Option<crate::id::OrderId> => |id| Arg::Id(id.map(|id| id.uuid()));
+    Option<crate::id::UserId> => |id| Arg::Id(id.map(|id| id.uuid()));
+    Option<Micros> => |time| Arg::Time(time);
     Option<crate::id::ProjectId> => |id| Arg::Id(id.map(|id| id.uuid()));
     Option<crate::id::GenerationId> => |id| Arg::Id(id.map(|id| id.uuid()));
     &'a str => |text| Arg::Text(Some(text));

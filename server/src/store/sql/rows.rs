@@ -6,6 +6,7 @@ use super::conn::Row;
 use super::error::Result;
 use crate::generation::{Attempt, AttemptState, Event, EventKind, Generation, MediaType, PublicError, Route, Status};
 use crate::ledger::{Balance, Credits, LineType};
+use crate::purchase::{Currency, Money, Order, OrderStatus, Payment};
 use crate::store::{Project, Role, StatementLine, User, Visibility};
 
 /// JSON text for a parameter or a column, without NUL: see [`without_nul`].
@@ -72,6 +73,11 @@ macro_rules! columns {
     (attempts $prefix:literal) => {
         $crate::store::sql::rows::prefixed!($prefix: "id", "generation_id", "ordinal", "provider", "state", "remote_id",
             "plugin_state", "pending", "steps", "due_at", "deadline_at", "inbox", "created_at")
+    };
+    (orders $prefix:literal) => {
+        $crate::store::sql::rows::prefixed!($prefix: "id", "user_id", "package_id", "credits", "amount_minor", "currency",
+            "payment", "livemode", "status", "session_id", "payment_intent", "checkout_url", "reversed", "trouble",
+            "idempotency_key", "created_at", "updated_at", "expires_at", "paid_at")
     };
     (events $prefix:literal) => {
         $crate::store::sql::rows::prefixed!($prefix: "seq", "generation_id", "kind", "data", "created_at")
@@ -202,6 +208,33 @@ pub(super) fn attempt(row: &Row) -> Result<Attempt> {
         deadline_at: row.micros("deadline_at")?,
         inbox: row.get("inbox")?,
         created_at: row.micros("created_at")?,
+    })
+}
+
+/// `columns!(orders)`.
+pub(super) fn order(row: &Row) -> Result<Order> {
+    Ok(Order {
+        id: row.id("id")?,
+        user_id: row.id("user_id")?,
+        package_id: row.get("package_id")?,
+        credits: row.credits("credits")?,
+        price: Money {
+            amount_minor: row.get("amount_minor")?,
+            currency: row.parsed("currency", Currency::parse)?,
+        },
+        payment: row.parsed("payment", Payment::parse)?,
+        livemode: row.get("livemode")?,
+        status: row.parsed("status", OrderStatus::parse)?,
+        session_id: row.get("session_id")?,
+        payment_intent: row.get("payment_intent")?,
+        checkout_url: row.get("checkout_url")?,
+        reversed: row.credits("reversed")?,
+        trouble: row.get("trouble")?,
+        idempotency_key: row.get("idempotency_key")?,
+        created_at: row.micros("created_at")?,
+        updated_at: row.micros("updated_at")?,
+        expires_at: row.optional_micros("expires_at")?,
+        paid_at: row.optional_micros("paid_at")?,
     })
 }
 

@@ -3,11 +3,13 @@
 mod attempts;
 mod credits;
 mod generations;
+mod orders;
 mod people;
 mod projects;
 
 pub use attempts::*;
 pub use credits::*;
 pub use generations::*;
+pub use orders::*;
 pub use people::*;
 pub use projects::*;
