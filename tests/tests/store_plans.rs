@@ -71,7 +71,7 @@ const MEANT: &[(&str, &str)] = &[
     ("GROUP BY status", "COVERING INDEX generations_by_status"),
     ("sum(held)", "COVERING INDEX accounts_holding"),
     ("sum(held)", "COVERING INDEX accounts_in_debt"),
-    ("sum(held)", "COVERING INDEX orders_in_trouble"),
+    ("sum(held)", "INDEX orders_in_trouble"),
     // Everybody's public projects, newest first, by an index of nothing else.
     ("visibility = 'public' ORDER BY", "USING INDEX projects_public"),
     // New parents of foreign keys: SQLite plans a look for children that were waiting for them, and skips it as long as

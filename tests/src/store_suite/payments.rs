@@ -306,6 +306,9 @@ pub async fn no_word_undoes_a_payment(stage: &dyn Stage) {
     in_order(&*store).await;
 }
 
+/// Makes a word of a session say what is not so.
+type Lie = fn(&mut SessionWord);
+
 pub async fn what_does_not_fit_books_nothing(stage: &dyn Stage) {
     let store = stage.open().await;
     let user = somebody(&*store, 0).await.id;
@@ -315,7 +318,7 @@ pub async fn what_does_not_fit_books_nothing(stage: &dyn Stage) {
         currency: Currency::parse("eur").unwrap(),
         ..usd(CENTS)
     };
-    let wrong: [(&str, fn(&mut SessionWord)); 6] = [
+    let wrong: [(&str, Lie); 6] = [
         ("was about 9.99 USD, the order about 10.00 USD", |w| {
             w.total = Some(usd(999))
         }),
