@@ -55,6 +55,9 @@ ALTER TABLE accounts
     DROP CONSTRAINT accounts_not_overdrawn,
     ADD CONSTRAINT accounts_not_overdrawn CHECK (user_id IS NULL OR balance - held + debt >= 0);
 
+-- For the sum of all debts; few have one.
+CREATE INDEX accounts_in_debt ON accounts (id) WHERE debt > 0;
+
 -- A reversal takes a purchase back, a correction a grant.
 ALTER TABLE transfers
     ADD COLUMN order_id uuid,
@@ -91,6 +94,8 @@ CREATE TABLE orders (
     -- Why it needs an operator; NULL when it does not.
     trouble         text,
     idempotency_key text,
+    -- SHA-256 of what was asked for with that key, hex.
+    fingerprint     text,
     created_at      timestamptz NOT NULL,
     updated_at      timestamptz NOT NULL,
     expires_at      timestamptz,

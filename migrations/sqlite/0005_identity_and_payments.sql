@@ -67,6 +67,8 @@ CREATE TABLE orders (
     -- Why it needs an operator; NULL when it does not.
     trouble         TEXT,
     idempotency_key TEXT,
+    -- SHA-256 of what was asked for with that key, hex.
+    fingerprint     TEXT,
     created_at      INTEGER NOT NULL,
     updated_at      INTEGER NOT NULL,
     expires_at      INTEGER,
@@ -98,6 +100,8 @@ DROP TABLE accounts;
 ALTER TABLE accounts_new RENAME TO accounts;
 -- What is held now is a sum over the few accounts that hold something.
 CREATE INDEX accounts_holding ON accounts (held) WHERE held > 0;
+-- For the sum of all debts; few have one.
+CREATE INDEX accounts_in_debt ON accounts (debt) WHERE debt > 0;
 
 CREATE TABLE transfers_new (
     id              TEXT    NOT NULL PRIMARY KEY,

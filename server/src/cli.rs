@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod healthcheck;
+pub mod orders;
 pub mod plugin;
 
 use clap::{Args, Parser, Subcommand};
@@ -159,6 +160,10 @@ Exit codes: 0 when it is ready, 1 when it is not or does not answer.")]
     /// Generations.
     #[command(subcommand)]
     Generations(GenerationsCommand),
+
+    /// Purchases of credits.
+    #[command(subcommand)]
+    Orders(orders::OrdersCommand),
 
     /// Providers as dynamic libraries.
     #[command(subcommand)]

@@ -13,8 +13,10 @@ pub mod generation;
 pub mod ledger;
 
 pub mod outputs;
+pub mod payments;
 pub mod plugin;
 pub mod provider;
+pub mod purchase;
 pub mod queue;
 pub mod shared;
 pub mod store;

@@ -20,4 +20,5 @@ pub mod replicate_sim;
 pub mod services;
 pub mod store_suite;
 pub mod storm;
+pub mod stripe_sim;
 pub mod tls;

@@ -2,7 +2,7 @@
 //!
 //! It sends what the document allows and what it does not, and follows answers into further requests. Everything has
 //! a fixed seed; `VELRO_FUZZ_SEED` sets another one, `VELRO_FUZZ_EXAMPLES` more cases per operation. FAL is the
-//! simulator, so that every model can be bought. Left out are only the two routes documented to answer 501, and what
+//! simulator, so that every model can be bought. Left out are only the route documented to answer 501, and what
 //! ends the session, which is fuzzed last.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -33,7 +33,7 @@ const LOGOUT: &str = "/api/v1/auth/logout";
 const SYSTEM_METRICS: &str = "/api/v1/generations/async/metrics/system";
 
 /// Documented to answer 501.
-const PLANNED: [&str; 2] = ["/api/v1/credits/purchase", "/api/v1/credits/redeem"];
+const PLANNED: [&str; 1] = ["/api/v1/credits/redeem"];
 
 /// Generations that exist when it begins; it deletes some of them.
 const GENERATIONS: usize = 30;
@@ -221,6 +221,22 @@ async fn hints(ada: &Client) -> Hints {
     hint("providers", vec!["fal", "sandbox"], 0.8, &["path.provider"]);
     hint("expiries", vec![&query["exp"]], 0.9, &["query.exp"]);
     hint("signatures", vec![&query["sig"]], 0.9, &["query.sig"]);
+    let order = ada
+        .post("/api/v1/credits/purchase", &json!({"package_id": "starter"}))
+        .await
+        .ok();
+    let (order_id, checkout) = (
+        order["order_id"].as_str().unwrap(),
+        order["checkout_url"].as_str().unwrap(),
+    );
+    hint("orders", vec![order_id], 0.9, &["path.order_id", "query.before"]);
+    hint(
+        "tokens",
+        vec![checkout.split_once("token=").unwrap().1],
+        0.9,
+        &["query.token"],
+    );
+    hint("packages", vec!["starter", "plus", "studio"], 0.7, &["body.package_id"]);
     hint("emails", vec![&ada.email], 0.5, &["body.email", "query.email"]);
     hint("passwords", vec![tests::harness::PASSWORD], 0.5, &["body.password"]);
     let mut config = toml::Table::new();
@@ -267,7 +283,12 @@ async fn no_input_breaks_the_server_or_the_document() {
     // What it cannot know: the rights of an operator, and a provider's signature.
     let metrics = [format!("GET {SYSTEM_METRICS}")];
     let logout = [format!("POST {LOGOUT}")];
-    let unreachable = [&*metrics[0], "POST /webhooks/{provider}/{attempt_id}"];
+    let unreachable = [
+        "POST /api/v1/credits/sandbox-checkout/{order_id}",
+        &*metrics[0],
+        "POST /api/v1/webhooks/stripe",
+        "POST /webhooks/{provider}/{attempt_id}",
+    ];
     let is_tried = |name: &String| !left_out.iter().any(|path| name.ends_with(path));
     let tried: Vec<String> = document.into_iter().filter(is_tried).collect();
     assert_eq!(report.barren(&tried), unreachable);

@@ -36,6 +36,11 @@ mod sqlite {
     }
 
     tests::store_suite!(Folder::new());
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn all_words_in_every_order_end_alike() {
+        tests::store_suite::payments::all_words_in_every_order_end_alike(&Folder::new()).await;
+    }
 }
 
 /// A database on the server of the test run, made when it is first opened.

@@ -70,6 +70,8 @@ const MEANT: &[(&str, &str)] = &[
     // The operator's counts: one pass over the narrowest index.
     ("GROUP BY status", "COVERING INDEX generations_by_status"),
     ("sum(held)", "COVERING INDEX accounts_holding"),
+    ("sum(held)", "COVERING INDEX accounts_in_debt"),
+    ("sum(held)", "INDEX orders_in_trouble"),
     // Everybody's public projects, newest first, by an index of nothing else.
     ("visibility = 'public' ORDER BY", "USING INDEX projects_public"),
     // New parents of foreign keys: SQLite plans a look for children that were waiting for them, and skips it as long as
@@ -78,6 +80,8 @@ const MEANT: &[(&str, &str)] = &[
     ("INSERT INTO generations", "SCAN transfers"),
     ("INSERT INTO generations", "SCAN idempotency_keys"),
     ("INSERT INTO users", "SCAN generations"),
+    ("INSERT INTO orders", "SCAN transfers"),
+    ("INSERT INTO orders", "SCAN payment_events"),
     // One row per release of the schema.
     ("_sqlx_migrations", "SCAN _sqlx_migrations"),
     ("FROM _sqlx_migrations", "TEMP B-TREE FOR ORDER BY"),
@@ -104,6 +108,9 @@ async fn every_statement_finds_its_rows_through_an_index() {
     store_suite::credits::grants_are_booked_once_per_key(&stage()).await;
     store_suite::credits::statements_are_filtered_and_paged(&stage()).await;
     store_suite::credits::stats_count_what_happened_in_the_period(&stage()).await;
+    store_suite::payments::a_payment_is_booked_once(&stage()).await;
+    store_suite::payments::orders_are_opened_listed_and_ended(&stage()).await;
+    store_suite::payments::a_spent_purchase_that_goes_back_becomes_a_debt(&stage()).await;
     store_suite::projects::the_owner_does_what_strangers_cannot(&stage()).await;
     store_suite::projects::lists_follow_visibility(&stage()).await;
     store_suite::projects::generations_outlive_their_project(&stage()).await;

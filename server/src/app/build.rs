@@ -16,6 +16,7 @@ use crate::config::{Config, Database, Role, Secret};
 use crate::http::{RateLimiter, Services};
 use crate::intake::Intake;
 use crate::outputs::Outputs;
+use crate::payments::Payments;
 use crate::provider::ProviderShelf;
 use crate::queue::Queue;
 use crate::queue::elsewhere::Elsewhere;
@@ -94,6 +95,7 @@ impl App {
         };
         let webhook_base = config.public_url_is_set.then(|| config.public_url.clone());
         let worker = Worker::new(tools, Settings::new(webhook_base, config.drain_time()));
+        let payments = Payments::new(&config, Arc::clone(&prompt_store), Arc::clone(&metrics))?;
         let limiter = Arc::new(RateLimiter::new(config.rate_limit_enabled, link.clone()));
         let services = Arc::new(Services {
             config,
@@ -104,6 +106,7 @@ impl App {
             live,
             intake,
             outputs,
+            payments: Arc::new(payments),
             auth,
             metrics,
             limiter,

@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::{copy, desk, open_store, serve};
+use super::{copy, desk, open_store, orders, serve};
 use crate::cli::{
     Cli, Command, CreditsCommand, DbCommand, GenerationsCommand, LedgerCommand, ResolveOutcome, UsersCommand, check,
     healthcheck, plugin,
@@ -99,6 +99,7 @@ async fn at_the_desk(command: Command, config: &Config, store: &Arc<dyn Store>) 
                 .with_context(|| format!("{id} is not the id of a generation"))?;
             desk::resolve(config, Arc::clone(store), id, word(outcome)?, &reason).await?;
         }
+        Command::Orders(command) => return orders::run(command, config, Arc::clone(store)).await,
         Command::Serve
         | Command::Check
         | Command::Healthcheck

@@ -198,7 +198,7 @@ async fn fetch(config: &Config, generation: &Generation, urls: &[String]) -> Res
 }
 
 /// A user by e-mail address or id.
-async fn find(store: &dyn Store, user: &str) -> Result<User> {
+pub(super) async fn find(store: &dyn Store, user: &str) -> Result<User> {
     let found = match user.parse::<UserId>() {
         Ok(id) => store.user(id).await?,
         Err(_) => store.user_by_email(&user.to_lowercase()).await?,

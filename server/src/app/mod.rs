@@ -9,6 +9,7 @@ mod copy;
 pub mod desk;
 mod erase;
 mod lock;
+mod orders;
 mod run;
 
 use anyhow::{Context, Result};

@@ -23,6 +23,9 @@ use crate::plugin::aside;
 /// How often gauges that need the database are refreshed.
 const GAUGES_EVERY: Duration = Duration::from_secs(10);
 
+/// How often orders are looked through for those that nobody can pay any more.
+const ORDERS_EVERY: Duration = Duration::from_secs(600);
+
 /// The last words of a stop (giving leases back, closing the store) get this long even if the grace is shorter.
 const SHORTEST_END: Duration = Duration::from_secs(1);
 
@@ -42,16 +45,27 @@ enum Piece {
     Gauges,
     /// Erases what people who have left have left behind.
     Erasing,
+    /// Ends orders that no payment provider heard of.
+    Orders,
     /// Follows the database's clock.
     Clock,
 }
 
 /// What runs in which role.
 fn pieces(role: Role) -> &'static [Piece] {
-    use Piece::{AccountKeys, Clock, EndedSessions, Erasing, Gauges, Registry, Worker};
+    use Piece::{AccountKeys, Clock, EndedSessions, Erasing, Gauges, Orders, Registry, Worker};
     match role {
-        Role::All => &[Worker, EndedSessions, AccountKeys, Registry, Gauges, Erasing, Clock],
-        Role::Api => &[EndedSessions, AccountKeys, Registry, Gauges, Clock],
+        Role::All => &[
+            Worker,
+            EndedSessions,
+            AccountKeys,
+            Registry,
+            Gauges,
+            Orders,
+            Erasing,
+            Clock,
+        ],
+        Role::Api => &[EndedSessions, AccountKeys, Registry, Gauges, Orders, Clock],
         Role::Worker => &[Worker, Registry, Gauges, Erasing, Clock],
     }
 }
@@ -80,6 +94,7 @@ impl App {
                 Piece::Registry => drop(tasks.spawn(watch_registry(of_task, stop))),
                 Piece::Gauges => drop(tasks.spawn(refresh_gauges(of_task, stop))),
                 Piece::Erasing => drop(tasks.spawn(keep_erasing(of_task, stop))),
+                Piece::Orders => drop(tasks.spawn(forget_orders(of_task, stop))),
                 Piece::Clock => drop(follower.take().map(|follower| tasks.spawn(follower.keep(stop)))),
             }
         }
@@ -209,6 +224,22 @@ async fn refresh_gauges(services: Arc<Services>, stop: CancellationToken) {
     }
 }
 
+/// Orders whose buyer's call died before the payment provider heard of them.
+async fn forget_orders(services: Arc<Services>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(ORDERS_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        match services.payments.forget_old(clock::now()).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "ended orders that were never brought to the payment provider"),
+            Err(error) => tracing::warn!(error = %error, "cannot look through the orders"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,6 +251,7 @@ mod tests {
             assert_eq!(runs(Piece::Worker), role.works(), "{role:?}");
             assert_eq!(runs(Piece::EndedSessions), role.serves_api(), "{role:?}");
             assert_eq!(runs(Piece::AccountKeys), role.serves_api(), "{role:?}");
+            assert_eq!(runs(Piece::Orders), role.serves_api(), "{role:?}");
             assert!(
                 pieces(role).iter().all(|piece| pieces(Role::All).contains(piece)),
                 "{role:?}"

@@ -268,6 +268,15 @@ impl Layers {
         })
     }
 
+    /// Any value as JSON; a text is JSON that has to be parsed. `None` when it is not set.
+    pub(super) fn json(&self, key: &str) -> Option<Result<serde_json::Value, serde_json::Error>> {
+        let value = self.value(key)?;
+        Some(match value.as_str() {
+            Some(text) => serde_json::from_str(text),
+            None => value.deserialize().map_err(serde::de::Error::custom),
+        })
+    }
+
     /// A list; as text a JSON array, a comma list or one value.
     pub(super) fn list(&self, key: &str) -> Vec<String> {
         let Some(value) = self.value(key) else {

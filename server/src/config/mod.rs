@@ -4,6 +4,7 @@
 
 mod jwt_secret;
 mod layers;
+mod payments;
 mod resolve;
 mod role;
 mod secret;
@@ -13,6 +14,7 @@ mod supabase;
 mod tests;
 pub mod watch;
 
+pub use payments::{PaymentsConfig, StripeConfig};
 pub use role::Role;
 pub use secret::Secret;
 
@@ -87,6 +89,8 @@ pub struct Config {
     pub service_name: String,
     /// FAL.
     pub fal: FalConfig,
+    /// Purchases of credits.
+    pub payments: PaymentsConfig,
     /// `UPSTREAM_ALLOW_PRIVATE`: providers and outputs may live on private addresses.
     pub upstream_allow_private: bool,
     /// How long a stop may take in all. See [`Config::drain_time`].

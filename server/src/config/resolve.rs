@@ -9,8 +9,8 @@ use url::Url;
 
 use super::jwt_secret::{self, MIN_CHARACTERS};
 use super::layers::Layers;
-use super::supabase;
 use super::{Config, Environment, FalConfig, Role, Secret, display, is_postgres};
+use super::{payments, supabase};
 
 /// Largest size that can be set, in bytes; keeps arithmetic with sizes far from its limits.
 const MAX_BYTES: i64 = 1 << 40;
@@ -63,6 +63,7 @@ pub(super) fn resolve(layers: &Layers, read_only: bool) -> Config {
         log_json: log_json(layers, development),
         service_name: required(layers, "server.service_name", "velro"),
         fal: fal(layers),
+        payments: payments::payments(layers, development),
         upstream_allow_private: layers.boolean("providers.allow_private_addresses"),
         shutdown_grace: seconds("server.shutdown_grace_seconds", 0..=3600, 1),
         supabase: supabase::supabase(layers, development, url),
@@ -122,7 +123,7 @@ fn required(layers: &Layers, key: &str, example: &str) -> String {
     text
 }
 
-fn secret(layers: &Layers, key: &str) -> Option<Secret> {
+pub(super) fn secret(layers: &Layers, key: &str) -> Option<Secret> {
     Some(layers.text(key)).filter(|text| !text.is_empty()).map(Secret::new)
 }
 
@@ -154,7 +155,7 @@ pub(super) fn local_url(host: &str, port: u16) -> String {
 }
 
 /// A base URL without a trailing slash; `None` when it is not set or wrong (which has been noted).
-fn url(layers: &Layers, key: &str) -> Option<String> {
+pub(super) fn url(layers: &Layers, key: &str) -> Option<String> {
     let text = layers.text(key);
     if text.is_empty() {
         return None;
@@ -433,7 +434,7 @@ pub(super) fn redacted_lines(config: &Config) -> Vec<String> {
         url if url.starts_with("sqlite:") => url.to_owned(),
         _ => config.database_url.redacted(),
     };
-    let values = [
+    let mut values = vec![
         ("environment", config.environment.as_str().to_owned()),
         ("server.role", config.role.as_str().to_owned()),
         ("server.host", config.host.clone()),
@@ -476,6 +477,9 @@ pub(super) fn redacted_lines(config: &Config) -> Vec<String> {
         ("fal.queue_url", config.fal.queue_url.clone()),
         ("fal.run_url", config.fal.run_url.clone()),
         ("fal.rest_url", config.fal.rest_url.clone()),
+    ];
+    values.extend(payments::shown(config));
+    values.extend([
         ("supabase.url", config.supabase.url.clone().unwrap_or("not set".into())),
         ("supabase.anon_key", secret(&config.supabase.anon_key)),
         ("supabase.service_key", secret(&config.supabase.service_key)),
@@ -484,6 +488,6 @@ pub(super) fn redacted_lines(config: &Config) -> Vec<String> {
             "supabase.jwt_issuer",
             config.supabase.jwt_issuer.clone().unwrap_or("not set".into()),
         ),
-    ];
+    ]);
     values.iter().map(|(key, value)| format!("{key} = {value}")).collect()
 }

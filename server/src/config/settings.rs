@@ -79,6 +79,17 @@ pub(super) const SETTINGS: &[Setting] = &[
     open("fal", "queue_url", &["FAL_QUEUE_URL"]),
     open("fal", "run_url", &["FAL_RUN_URL"]),
     open("fal", "rest_url", &["FAL_REST_URL"]),
+    secret("payments", "stripe_secret_key", &["STRIPE_SECRET_KEY"]),
+    secret("payments", "stripe_webhook_secret", &["STRIPE_WEBHOOK_SECRET"]),
+    secret(
+        "payments",
+        "stripe_webhook_secret_previous",
+        &["STRIPE_WEBHOOK_SECRET_PREVIOUS"],
+    ),
+    open("payments", "stripe_api_url", &["STRIPE_API_URL"]),
+    open("payments", "success_url", &["PAYMENT_SUCCESS_URL"]),
+    open("payments", "cancel_url", &["PAYMENT_CANCEL_URL"]),
+    open("payments", "packages", &["CREDIT_PACKAGES"]),
     open("supabase", "url", &["SUPABASE_URL"]),
     secret(
         "supabase",

@@ -431,3 +431,90 @@ fn levels_lists_and_addresses() {
     assert!(refused(None, &[("HOST", "http://x")]).contains("without scheme and port"));
     assert!(refused(None, &[("PORT", "70000")]).contains("from 0 to 65535"));
 }
+
+/// What outside development a shop must have.
+fn shop(pairs: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+    let production = [("ENVIRONMENT", "production"), ("JWT_SECRET", SECRET)];
+    production.into_iter().chain(pairs.iter().copied()).collect()
+}
+
+#[test]
+fn packages_and_stripe_are_read_from_file_and_environment() {
+    let (config, _) = load(&[]);
+    let ids: Vec<&str> = config.payments.packages.iter().map(|p| p.id.as_str()).collect();
+    assert_eq!(ids, ["starter", "plus", "studio"]);
+    assert!(config.payments.stripe.is_none());
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = "[payments]\nsuccess_url = \"https://a.example/x?s={CHECKOUT_SESSION_ID}\"\n\n[[payments.packages]]\n\
+                id = \"yen\"\nname = \"Yen\"\ncredits = 5\nprice = \"700\"\ncurrency = \"jpy\"\n";
+    let pairs = shop(&[
+        ("STRIPE_SECRET_KEY", "sk_live_x"),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_a,whsec_b"),
+        ("STRIPE_WEBHOOK_SECRET_PREVIOUS", "whsec_c"),
+    ]);
+    let (config, notices) = load_in(folder.path(), Some(file), &pairs).unwrap();
+    assert_eq!(notices, []);
+    let payments = &config.payments;
+    assert_eq!(payments.packages[0].price.to_string(), "700 JPY");
+    let stripe = payments.stripe.as_ref().unwrap();
+    let secrets: Vec<&str> = stripe.webhook_secrets.iter().map(Secret::expose).collect();
+    assert_eq!(
+        (stripe.livemode, secrets),
+        (true, vec!["whsec_a", "whsec_b", "whsec_c"])
+    );
+    let shown = config.redacted_lines().join("\n");
+    assert!(
+        shown.contains("payments.packages = yen: 5 credits for 700 JPY"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("live mode") && !shown.contains("sk_live_x") && !shown.contains("whsec_"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn everything_wrong_with_payments_is_told_at_once() {
+    let file = "[payments]\npackages = [\n  { id = \"a\", name = \"A\", credits = 5, price = 9.99, currency = \"usd\" },\n  \
+                { id = \"a\", name = \"A\", credits = 0, price = \"1.005\", currency = \"usd\" },\n]\n";
+    let text = refused(
+        Some(file),
+        &shop(&[
+            ("STRIPE_SECRET_KEY", "pk_live_public"),
+            ("PAYMENT_CANCEL_URL", "nowhere"),
+            ("STRIPE_API_URL", "stripe"),
+        ]),
+    );
+    for line in [
+        "velro.toml:2: `payments.packages` package 1 \"a\": `price` is 9.99; write it in quotes",
+        "velro.toml:2: `payments.packages` package 2 \"a\": its id is there twice",
+        "velro.toml:2: `payments.packages` package 2 \"a\": `credits` is 0",
+        "package 2 \"a\": `price` \"1.005\" has more than 2 decimals; USD has 2",
+        "STRIPE_SECRET_KEY: `payments.stripe_secret_key` is a publishable key; write the secret",
+        "`payments.stripe_webhook_secret` is not set, so no payment would ever be booked; set it to the signing secret",
+        "PAYMENT_CANCEL_URL: `payments.cancel_url` is \"nowhere\"; write a URL",
+        "STRIPE_API_URL: `payments.stripe_api_url` is not a base URL",
+    ] {
+        assert!(text.contains(line), "{line} is missing from\n{text}");
+    }
+    assert!(!text.contains("pk_live_public"), "{text}");
+    let text = refused(None, &[("CREDIT_PACKAGES", "[{]"), ("STRIPE_WEBHOOK_SECRET", "abc")]);
+    assert!(
+        text.contains("CREDIT_PACKAGES: `payments.packages` is no JSON"),
+        "{text}"
+    );
+    assert!(
+        text.contains("is no signing secret of Stripe") && !text.contains("abc"),
+        "{text}"
+    );
+}
+
+#[test]
+fn in_development_a_shop_may_be_half_set_up_and_says_so() {
+    let (config, notices) = load(&[("STRIPE_SECRET_KEY", "sk_test_x")]);
+    assert!(!config.payments.stripe.unwrap().livemode);
+    assert!(notices[0].text.contains("`velro orders reconcile` only"), "{notices:?}");
+    let (_, notices) = load(&[("STRIPE_SECRET_KEY", "rk_live_x"), ("STRIPE_WEBHOOK_SECRET", "whsec_x")]);
+    assert!(notices[0].text.contains("buyers pay real money"), "{notices:?}");
+}

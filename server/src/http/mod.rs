@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::config::watch::RegistryHealth;
 use crate::intake::Intake;
 use crate::outputs::Outputs;
+use crate::payments::Payments;
 use crate::provider::ProviderShelf;
 use crate::queue::Queue;
 use crate::queue::live::Live;
@@ -50,6 +51,7 @@ pub struct Services {
     pub live: Arc<Live>,
     pub intake: Arc<Intake>,
     pub outputs: Arc<Outputs>,
+    pub payments: Arc<Payments>,
     pub auth: Arc<Auth>,
     pub metrics: Arc<Metrics>,
     /// Checks who signed a webhook.

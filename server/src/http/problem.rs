@@ -91,6 +91,8 @@ codes! {
     /// The model is in the registry, but this server cannot run it. The client's to fix, by another model: trying again
     /// does not help, and no alarm on 5xx should ring.
     ModelUnavailable = UNPROCESSABLE_ENTITY, "model_unavailable", "The model is not available";
+    /// No payment provider is configured. As with a model that is not available: trying again does not help.
+    PurchasesNotConfigured = UNPROCESSABLE_ENTITY, "purchases_not_configured", "Nothing can be bought here";
     /// The idempotency key belongs to another request.
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency key reused";
     /// Too many requests.
@@ -103,6 +105,8 @@ codes! {
     Unavailable = SERVICE_UNAVAILABLE, "service_unavailable", "Temporarily unavailable";
     /// Something we need took too long.
     GatewayTimeout = GATEWAY_TIMEOUT, "gateway_timeout", "No answer in time";
+    /// The payment provider does not answer, or does not take our request.
+    PaymentUnavailable = SERVICE_UNAVAILABLE, "payment_provider_unavailable", "The payment provider is not available";
 }
 
 impl Code {

@@ -18,8 +18,9 @@ use async_trait::async_trait;
 
 use crate::clock::Micros;
 use crate::generation::{Attempt, AttemptState, Event, Generation};
-use crate::id::{ApiKeyId, AttemptId, GenerationId, ProjectId, SessionId, UserId};
+use crate::id::{ApiKeyId, AttemptId, GenerationId, OrderId, ProjectId, SessionId, UserId};
 use crate::ledger::Balance;
+use crate::purchase::Order;
 
 /// Why the store could not answer. Refusals that belong to a use case are in its own result type.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +39,7 @@ pub enum StoreError {
 /// What every store method returns.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// All use cases. Grouped: operations, people, credits, projects, generations as the customer sees them, attempts as
+/// All use cases. Grouped: operations, people, credits, purchases, projects, generations as the customer sees them, attempts as
 /// the worker sees them.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -144,6 +145,23 @@ pub trait Store: Send + Sync + 'static {
     async fn grant(&self, grant: Grant) -> Result<Option<Granted>>;
     /// Recomputes every balance, hold, statement and settlement from the rows beneath.
     async fn verify_ledger(&self) -> Result<LedgerReport>;
+
+    // ---- purchases
+
+    /// Stores an order, once for each idempotency key of its buyer.
+    async fn create_order(&self, order: NewOrder) -> Result<OrderMade>;
+    /// Notes where an order can be paid; it becomes `open` unless it is further already. `None`: no such order.
+    async fn open_order(&self, checkout: Checkout) -> Result<Option<Order>>;
+    /// Any order with what was said about it, for the operator and for who keeps the owner's from others.
+    async fn order(&self, id: OrderId) -> Result<Option<OrderRecord>>;
+    /// Newest first.
+    async fn orders(&self, filter: OrderFilter) -> Result<Vec<Order>>;
+    /// Books what the payment provider says: an order's state, its credits, what goes back of them, and that this event was
+    /// counted, all or nothing. Saying it again changes nothing, and the order in which things are said does not matter.
+    async fn record_payment(&self, notice: PaymentNotice) -> Result<Recorded>;
+    /// Ends orders that were made before `made_before` and that no payment provider ever heard of, and those of the sandbox
+    /// whose time is over; answers how many.
+    async fn expire_orders(&self, made_before: Micros, now: Micros) -> Result<u64>;
 
     // ---- projects
 

@@ -91,6 +91,12 @@ store! {
     credit_stats(user: UserId, since: Micros) -> CreditStats;
     grant(grant: Grant) -> Option<Granted>;
     verify_ledger() -> LedgerReport;
+    create_order(order: NewOrder) -> OrderMade;
+    open_order(checkout: Checkout) -> Option<Order>;
+    order(id: OrderId) -> Option<OrderRecord>;
+    orders(filter: OrderFilter) -> Vec<Order>;
+    record_payment(notice: PaymentNotice) -> Recorded;
+    expire_orders(made_before: Micros, now: Micros) -> u64;
     create_project(project: NewProject) -> Project;
     project(viewer: UserId, id: ProjectId) -> Option<Project>;
     projects(viewer: UserId, filter: ProjectFilter) -> Vec<Project>;

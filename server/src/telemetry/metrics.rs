@@ -20,6 +20,9 @@ const REQUEST_SECONDS: &[f64] = &[
 /// Upper bounds in seconds: providers answer over the Internet and draw for minutes.
 const PROVIDER_SECONDS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 
+/// Upper bounds in seconds: an event comes at once, or after hours when we were away.
+const LAG_SECONDS: &[f64] = &[0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86_400.0];
+
 /// Type of the text that [`Metrics::render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -98,6 +101,17 @@ metrics! {
     released_credits: IntCounter = "velro_released_credits_total" [];
     /// Webhooks of providers by outcome: stored, over, missing, refused, error.
     webhooks: IntCounterVec = "velro_webhooks_total" ["provider", "outcome"];
+    /// Orders by outcome: created, replayed, unavailable (the payment provider did not take it), and booked when paid.
+    orders: IntCounterVec = "velro_orders_total" ["outcome"];
+    /// Events of the payment provider by type and outcome: booked, taken back, given back, moved, kept, nothing new, trouble,
+    /// replayed, ignored, error; refused ones have the type unknown.
+    payment_events: IntCounterVec = "velro_payment_events_total" ["type", "outcome"];
+    /// From an event of the payment provider to its booking, in seconds.
+    payment_event_lag: HistogramVec = "velro_payment_event_lag_seconds" ["type"] LAG_SECONDS;
+    /// Orders that need an operator; `velro orders list --trouble` has them.
+    orders_in_trouble: IntGauge = "velro_orders_in_trouble" [];
+    /// Credits that reversed purchases have left accounts short of.
+    debt_credits: IntGauge = "velro_debt_credits" [];
     /// Edits of the registry by outcome: applied, refused.
     registry_reloads: IntCounterVec = "velro_registry_reloads_total" ["outcome"];
     /// Always 1; the label is the revision of the registry in use.
@@ -168,6 +182,8 @@ impl Metrics {
         }
         self.unknown_attempts.set(as_gauge(counts.unknown_attempts));
         self.held_credits.set(counts.held.0);
+        self.debt_credits.set(counts.debt.0);
+        self.orders_in_trouble.set(as_gauge(counts.orders_in_trouble));
         let age = counts.oldest_queued_at.map_or(Duration::ZERO, |at| now.after(at));
         self.queue_age_seconds.set(as_gauge(age.as_secs()));
     }
@@ -220,6 +236,21 @@ impl Metrics {
     /// A provider's webhook: `stored`, `over`, `missing`, `refused` or `error`. `provider` must be a known one.
     pub fn webhook(&self, provider: &str, outcome: &'static str) {
         self.webhooks.with_label_values(&[provider, outcome]).inc();
+    }
+
+    /// An order was `created`, `replayed`, `unavailable` or `booked`.
+    pub fn order(&self, outcome: &'static str) {
+        self.orders.with_label_values(&[outcome]).inc();
+    }
+
+    /// An event of the payment provider. `kind` is a type that is subscribed to, or `unknown`.
+    pub fn payment_event(&self, kind: &'static str, outcome: &'static str, lag: Option<Duration>) {
+        self.payment_events.with_label_values(&[kind, outcome]).inc();
+        if let Some(lag) = lag {
+            self.payment_event_lag
+                .with_label_values(&[kind])
+                .observe(lag.as_secs_f64());
+        }
     }
 
     /// How the registry's file is doing: which revision is in use, what became of the edits.

@@ -383,7 +383,14 @@ impl Server {
             self.try_terminate()?;
         }
         let log = self.log_text();
-        for sign in ["panicked at", JWT_SECRET, PASSWORD, FAL_KEY] {
+        for sign in [
+            "panicked at",
+            JWT_SECRET,
+            PASSWORD,
+            FAL_KEY,
+            crate::stripe_sim::SECRET_KEY,
+            crate::stripe_sim::WEBHOOK_SECRET,
+        ] {
             ensure!(!log.contains(sign), "`{sign}` in the log");
         }
         Ok(())

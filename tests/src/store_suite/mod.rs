@@ -19,6 +19,7 @@ pub mod keys;
 pub mod migrations;
 pub mod model;
 pub mod operations;
+pub mod payments;
 pub mod people;
 pub mod projects;
 pub mod races;
@@ -65,6 +66,17 @@ macro_rules! store_suite {
             keys::a_cap_counts_what_is_held_and_captured,
             keys::an_ended_key_spends_nothing,
             keys::parallel_submits_never_pass_a_cap,
+            payments::an_order_is_made_once_per_key,
+            payments::orders_are_opened_listed_and_ended,
+            payments::a_payment_is_booked_once,
+            payments::a_payment_may_be_faster_than_our_own_note,
+            payments::no_word_undoes_a_payment,
+            payments::what_does_not_fit_books_nothing,
+            payments::a_spent_purchase_that_goes_back_becomes_a_debt,
+            payments::money_in_another_currency_is_an_operator_s,
+            payments::a_payment_and_its_refund_at_once_are_both_booked,
+            payments::words_in_every_order_end_alike,
+            payments::words_said_again_and_again_end_alike,
             projects::the_owner_does_what_strangers_cannot,
             projects::lists_follow_visibility,
             projects::generations_outlive_their_project,

@@ -28,6 +28,7 @@ const GENERATION: Access = OwnedBy("generation");
 const API_KEY: Access = OwnedBy("API key");
 const SESSION: Access = OwnedBy("session");
 const PROJECT: Access = OwnedBy("project");
+const ORDER: Access = OwnedBy("order");
 
 /// Every operation: method, path, for whom, body.
 fn table() -> Vec<(&'static str, &'static str, Access, Value)> {
@@ -76,7 +77,29 @@ fn table() -> Vec<(&'static str, &'static str, Access, Value)> {
         ("get", "/api/v1/credits/balance", Own, none.clone()),
         ("get", "/api/v1/credits/stats", Own, none.clone()),
         ("get", "/api/v1/credits/transactions", Own, none.clone()),
-        ("post", "/api/v1/credits/purchase", Own, none.clone()),
+        ("get", "/api/v1/credits/packages", Public, none.clone()),
+        ("get", "/api/v1/credits/checkout-result", Public, none.clone()),
+        (
+            "get",
+            "/api/v1/credits/sandbox-checkout/{order_id}",
+            Signed,
+            none.clone(),
+        ),
+        (
+            "post",
+            "/api/v1/credits/sandbox-checkout/{order_id}",
+            Signed,
+            none.clone(),
+        ),
+        (
+            "post",
+            "/api/v1/credits/purchase",
+            Own,
+            json!({"package_id": "starter"}),
+        ),
+        ("get", "/api/v1/credits/orders", Own, none.clone()),
+        ("get", "/api/v1/credits/orders/{order_id}", ORDER, none.clone()),
+        ("post", "/api/v1/webhooks/stripe", Signed, json!({})),
         ("post", "/api/v1/credits/redeem", Own, none.clone()),
         ("get", "/api/v1/keys", Own, none.clone()),
         ("post", "/api/v1/keys", Own, json!({"name": "x"})),
@@ -172,6 +195,7 @@ struct Things {
     project: String,
     api_key: String,
     session: String,
+    order: String,
 }
 
 impl Things {
@@ -181,6 +205,7 @@ impl Things {
             .replace("{project_id}", &self.project)
             .replace("{key_id}", &self.api_key)
             .replace("{session_id}", &self.session)
+            .replace("{order_id}", &self.order)
             .replace("{model_id}", "sandbox/image")
             .replace("{provider}", "fal")
             .replace("{attempt_id}", &self.generation)
@@ -225,11 +250,16 @@ async fn every_operation_is_guarded() {
     let sessions = owner.get("/api/v1/auth/sessions").await.ok();
     let sessions = sessions["sessions"].as_array().unwrap();
     let other = sessions.iter().find(|s| s["current"] == false).unwrap();
+    let order = owner
+        .post("/api/v1/credits/purchase", &json!({"package_id": "starter"}))
+        .await
+        .ok();
     let things = Things {
         session: other["id"].as_str().unwrap().to_owned(),
         api_key: key["api_key"]["id"].as_str().unwrap().to_owned(),
         generation,
         project: project["id"].as_str().unwrap().to_owned(),
+        order: order["order_id"].as_str().unwrap().to_owned(),
     };
     let before = snapshot(&owner).await;
 

@@ -18,6 +18,8 @@ async fn a_trailing_slash_makes_no_difference() {
         "/api/v1/credits/balance",
         "/api/v1/credits/stats",
         "/api/v1/credits/transactions",
+        "/api/v1/credits/packages",
+        "/api/v1/credits/orders",
         "/api/v1/user/profile",
         "/api/v1/user/info",
         "/api/v1/projects",

@@ -24,12 +24,13 @@ const LAYERS: &[Layer] = &[
     // The domain.
     layer("ledger", "id clock"),
     layer("generation", "ledger id clock"),
+    layer("purchase", "ledger id clock"),
     layer("catalog", "generation ledger id clock document"),
     // What an operator set.
-    layer("config", "catalog document clock failpoint"),
+    layer("config", "catalog purchase document clock failpoint"),
     // The ports, and the way to Redis below them.
     layer("shared", ""),
-    layer("store", "generation ledger id clock"),
+    layer("store", "generation purchase ledger id clock"),
     layer("queue", "shared generation id clock"),
     layer("plugin", "config"),
     layer("provider", "plugin catalog config document generation ledger id clock"),
@@ -41,6 +42,7 @@ const LAYERS: &[Layer] = &[
     ),
     // The use cases.
     layer("auth", "store upstream config ledger id clock"),
+    layer("payments", "store telemetry config purchase ledger id clock failpoint"),
     layer(
         "intake",
         "store queue provider telemetry catalog generation ledger id clock failpoint",
@@ -52,7 +54,8 @@ const LAYERS: &[Layer] = &[
     // The edge.
     layer(
         "http",
-        "auth intake store queue shared provider upstream outputs telemetry config catalog generation ledger id clock",
+        "auth payments intake store queue shared provider upstream outputs telemetry config catalog generation purchase \
+         ledger id clock",
     ),
     // Who puts it together.
     layer("app", "*"),
@@ -94,6 +97,7 @@ const ACTING: &[&str] = &[
     "server/src/intake",
     "server/src/main",
     "server/src/outputs",
+    "server/src/payments",
     "server/src/plugin",
     "server/src/queue",
     "server/src/shared",
@@ -113,7 +117,12 @@ const CONFINED: &[Confined] = &[
     confined(
         "reqwest",
         "outgoing HTTP has one home, upstream/, with its guard, time-outs and redaction",
-        &["server/src/upstream/", "server/src/cli"],
+        // The payment provider is at an address of the operator's: neither a client nor a provider names it.
+        &[
+            "server/src/upstream/",
+            "server/src/cli",
+            "server/src/payments/stripe.rs",
+        ],
     ),
     confined("libloading", BOUNDARY, &["server/src/plugin/"]),
     confined("object", BOUNDARY, &["server/src/plugin/"]),

@@ -43,6 +43,8 @@ pub enum Policy {
     CheckEmail,
     /// Submitted generations of one user (the contract's 100 a minute).
     Submit,
+    /// Purchases of one user: each asks the payment provider.
+    Purchase,
     /// Status polls of one user.
     Status,
     /// Exports of one user's data.
@@ -68,6 +70,7 @@ impl Policy {
             Policy::Refresh => ("refresh", 30),
             Policy::CheckEmail => ("check-email", 20),
             Policy::Submit => ("submit", 100),
+            Policy::Purchase => ("purchase", 20),
             Policy::Status => ("status", 600),
             Policy::Export => ("export", 5),
             Policy::Api => ("api", 300),

@@ -213,6 +213,15 @@ impl Call {
 
 /// The request's `Idempotency-Key`, with or without quotes, tied to the call.
 pub fn idempotency_key(req: &Request, call: &Call) -> Result<Option<IdempotencyKey>> {
+    let key = idempotency_text(req)?;
+    Ok(key.map(|key| IdempotencyKey {
+        key,
+        fingerprint: call.fingerprint(),
+    }))
+}
+
+/// The request's `Idempotency-Key`, with or without quotes.
+pub fn idempotency_text(req: &Request) -> Result<Option<String>> {
     let Some(header) = req.headers().get("idempotency-key") else {
         return Ok(None);
     };
@@ -225,10 +234,7 @@ pub fn idempotency_key(req: &Request, call: &Call) -> Result<Option<IdempotencyK
             "idempotency_key",
         ));
     }
-    Ok(Some(IdempotencyKey {
-        key: key.to_owned(),
-        fingerprint: call.fingerprint(),
-    }))
+    Ok(Some(key.to_owned()))
 }
 
 /// What a client sees of a refusal.
@@ -252,13 +258,18 @@ pub fn refused(refusal: Refusal) -> Problem {
             Code::IdempotencyKeyReused,
             "This Idempotency-Key was used for another request; send a new key for a new request",
         ),
-        Refusal::Insufficient { required, available } => Problem::new(
-            Code::InsufficientCredits,
-            format!(
-                "Insufficient credits. Required: {}, Available: {}",
-                required.0, available.0
-            ),
-        ),
+        Refusal::Insufficient { required, available } => {
+            let (required, available) = (required.0, available.0);
+            let mut detail = format!("Insufficient credits. Required: {required}, Available: {available}");
+            if available < 0 {
+                detail.push_str(&format!(
+                    ". A purchase was refunded or disputed after its credits were spent: the account owes {} credits, which \
+                     the next credits pay first",
+                    available.unsigned_abs()
+                ));
+            }
+            Problem::new(Code::InsufficientCredits, detail)
+        }
         Refusal::CapReached { required, remaining } => Problem::new(
             Code::KeyCapReached,
             format!(

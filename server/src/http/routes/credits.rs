@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::auth::Done;
 use super::person::gone;
+use super::purchases;
 use super::system::Pong;
 use crate::clock;
 use crate::http::Caller;
@@ -24,25 +25,29 @@ const MAX_DAYS: i64 = 3650;
 
 /// Routes below `/api/v1/credits`, with their hoops.
 pub fn router() -> Router {
-    Router::new().push(Router::with_path("_ping").get(credits_ping)).push(
-        Router::with_hoop(authenticated)
-            .hoop(limit(Policy::Api))
-            .push(Router::with_path("balance").get(credit_balance))
-            .push(Router::with_path("transactions").get(transactions))
-            .push(Router::with_path("stats").get(credit_stats))
-            .push(Router::with_path("purchase").post(purchase))
-            .push(Router::with_path("redeem").post(redeem)),
-    )
+    Router::new()
+        .push(Router::with_path("_ping").get(credits_ping))
+        .push(purchases::router())
+        .push(
+            Router::with_hoop(authenticated)
+                .hoop(limit(Policy::Api))
+                .push(Router::with_path("balance").get(credit_balance))
+                .push(Router::with_path("transactions").get(transactions))
+                .push(Router::with_path("stats").get(credit_stats))
+                .push(Router::with_path("redeem").post(redeem)),
+        )
 }
 
 /// What can be spent, and what is set aside.
 #[derive(Serialize, ToSchema)]
 #[salvo(schema(name = "CreditBalance"))]
 struct CreditBalance {
-    /// What can be spent.
+    /// What can be spent; below zero by the debt.
     balance: i64,
     /// Set aside for generations that run; charged or returned when they end.
     held: i64,
+    /// What is owed because a purchase was refunded or disputed after its credits were spent; what comes in pays it first.
+    debt: i64,
 }
 
 /// Balance
@@ -57,6 +62,7 @@ async fn credit_balance(depot: &mut Depot) -> Result<Json<CreditBalance>> {
     Ok(Json(CreditBalance {
         balance: balance.available().0,
         held: balance.held.0,
+        debt: balance.debt.0,
     }))
 }
 
@@ -197,21 +203,6 @@ async fn credit_stats(req: &mut Request, depot: &mut Depot) -> Result<Json<Credi
         generation_count: stats.generation_count,
         transaction_count: stats.transaction_count,
     }))
-}
-
-/// Buy credits
-///
-/// Not in this version; an operator grants credits with `velro credits grant`.
-#[endpoint(
-    tags("credits"),
-    status_codes(401, 429, 501),
-    security(["bearer" = []])
-)]
-async fn purchase() -> Result<Json<Done>> {
-    Err(Problem::new(
-        Code::NotImplemented,
-        "Credits cannot be bought yet; ask the operator for a grant",
-    ))
 }
 
 /// Redeem a code

@@ -8,6 +8,7 @@ pub mod system;
 pub mod user;
 
 mod call;
+mod checkout_pages;
 mod create_body;
 mod docs;
 mod export;
@@ -18,6 +19,7 @@ mod models;
 mod outputs;
 mod person;
 mod provider_state;
+mod purchases;
 mod stream;
 mod submissions;
 mod watching;
@@ -38,6 +40,7 @@ pub(super) fn router() -> Router {
                 .push(generations_router())
                 .push(models::router())
                 .push(Router::with_path("credits").push(credits::router()))
+                .push(purchases::webhook_router())
                 .push(
                     Router::with_path("auth")
                         .push(auth::router())

@@ -53,7 +53,8 @@ const WITHOUT_STORE: &[(&str, u16)] = &[
     ("get /api/v1/user/info", 200),
     ("post /api/v1/auth/stream-token", 200),
     ("get /api/v1/credits/_ping", 200),
-    ("post /api/v1/credits/purchase", 501),
+    ("get /api/v1/credits/packages", 200),
+    ("get /api/v1/credits/checkout-result", 200),
     ("post /api/v1/credits/redeem", 501),
     ("get /api/v1/projects/_ping", 200),
     ("get /api/v1/models", 200),
@@ -68,6 +69,10 @@ const WITHOUT_STORE: &[(&str, u16)] = &[
     // Signatures are looked at first.
     ("get /outputs/{key}", 403),
     ("post /webhooks/{provider}/{attempt_id}", 401),
+    ("get /api/v1/credits/sandbox-checkout/{order_id}", 403),
+    ("post /api/v1/credits/sandbox-checkout/{order_id}", 403),
+    // Nobody takes webhooks without a secret.
+    ("post /api/v1/webhooks/stripe", 404),
 ];
 
 /// What an operation needs to get as far as the store.
@@ -77,6 +82,7 @@ fn body(operation: &str, refresh_token: &Value) -> Value {
         "post /api/v1/auth/login" => json!({"email": "a@example.com", "password": PASSWORD}),
         "post /api/v1/auth/refresh" => json!({"refresh_token": refresh_token}),
         "post /api/v1/projects" | "put /api/v1/projects/{project_id}" => json!({"name": "x"}),
+        "post /api/v1/credits/purchase" => json!({"package_id": "starter"}),
         "put /api/v1/user/profile" => json!({"display_name": "x"}),
         "post /webhooks/{provider}/{attempt_id}" => json!({}),
         operation if operation.starts_with("post") && operation.ends_with("generations") => picture(),
@@ -133,6 +139,7 @@ async fn every_operation_says_at_once_that_the_database_is_away_and_does_nothing
                     .replace("{model_id}", "sandbox/image")
                     .replace("{provider}", "fal")
                     .replace("{attempt_id}", generation.as_str().unwrap())
+                    .replace("{order_id}", generation.as_str().unwrap())
                     .replace("{key}", "nobody/0.png")
                     .replace("check-email", "check-email?email=b@example.com");
                 let method = method.to_uppercase().parse::<Method>().unwrap();

@@ -24,6 +24,7 @@ use crate::config::watch::RegistryHealth;
 use crate::config::{Config, Overrides};
 use crate::intake::Intake;
 use crate::outputs::Outputs;
+use crate::payments::Payments;
 use crate::provider::ProviderShelf;
 use crate::queue::Queue;
 use crate::queue::live::Live;
@@ -133,6 +134,7 @@ pub(super) async fn house_over(
             metrics: Arc::clone(&metrics),
         }),
         outputs: Arc::new(Outputs::new(&config).unwrap()),
+        payments: Arc::new(Payments::new(&config, Arc::clone(&store), Arc::clone(&metrics)).unwrap()),
         metrics,
         limiter: Arc::new(RateLimiter::new(config.rate_limit_enabled, None)),
         link: None,

@@ -44,7 +44,6 @@ pub(super) struct Gift<'a> {
 }
 
 /// A purchase of credits, or what takes one back.
-#[allow(dead_code, reason = "the purchases and the desk that book with it come next")]
 pub(super) struct Deal<'a> {
     pub(super) order_id: OrderId,
     pub(super) reason: &'a str,
@@ -253,7 +252,6 @@ impl Books {
     }
 
     /// Credits that were bought, with the `purchase` line; once per order, as the key says.
-    #[allow(dead_code, reason = "the purchases and the desk that book with it come next")]
     pub(super) fn sell(&mut self, user: UserId, credits: Credits, deal: &Deal<'_>) -> Result<()> {
         let key = Some(format!("purchase:{}", deal.order_id));
         self.deal("purchase", user, credits, key, deal)
@@ -261,7 +259,6 @@ impl Books {
 
     /// Takes credits of a purchase back (`credits` above zero), or gives them back after all (below zero). What has been
     /// spent already becomes a debt. The caller holds the lock of the order, and writes there how much is reversed.
-    #[allow(dead_code, reason = "the purchases and the desk that book with it come next")]
     pub(super) fn reverse(&mut self, user: UserId, credits: Credits, deal: &Deal<'_>) -> Result<()> {
         self.deal("reversal", user, -credits, None, deal)?;
         let account = self.account(user)?;
@@ -270,7 +267,6 @@ impl Books {
         Ok(())
     }
 
-    #[allow(dead_code, reason = "the purchases and the desk that book with it come next")]
     fn deal(
         &mut self,
         kind: &'static str,

@@ -214,14 +214,20 @@ pub(super) async fn system_counts(conn: &mut Conn<'_>) -> Result<SystemCounts> {
     let sql = sql!(
         sqlite: "SELECT (SELECT count(*) FROM attempts WHERE state = 'unknown') AS unknown, \
             (SELECT coalesce(sum(held), 0) FROM accounts WHERE held > 0) AS held, \
-            (SELECT created_at FROM generations WHERE status = 'queued' ORDER BY id LIMIT 1) AS oldest",
+            (SELECT created_at FROM generations WHERE status = 'queued' ORDER BY id LIMIT 1) AS oldest, \
+            (SELECT coalesce(sum(debt), 0) FROM accounts WHERE debt > 0) AS debt, \
+            (SELECT count(*) FROM orders WHERE trouble IS NOT NULL) AS trouble",
         postgres: "SELECT (SELECT count(*) FROM attempts WHERE state = 'unknown') AS unknown, \
             (SELECT coalesce(sum(price), 0)::bigint FROM generations WHERE status IN ('queued', 'processing')) AS held, \
-            (SELECT created_at FROM generations WHERE status = 'queued' ORDER BY id LIMIT 1) AS oldest",
+            (SELECT created_at FROM generations WHERE status = 'queued' ORDER BY id LIMIT 1) AS oldest, \
+            (SELECT coalesce(sum(debt), 0)::bigint FROM accounts WHERE debt > 0) AS debt, \
+            (SELECT count(*) FROM orders WHERE trouble IS NOT NULL) AS trouble",
     );
     let row = conn.one(sql, args![]).await?;
     counts.unknown_attempts = row.number("unknown")?;
     counts.held = row.credits("held")?;
+    counts.debt = row.credits("debt")?;
+    counts.orders_in_trouble = row.number("trouble")?;
     counts.oldest_queued_at = row.optional_micros("oldest")?;
     Ok(counts)
 }

@@ -5,7 +5,8 @@
 //! else. Commits are durable in both (`synchronous=FULL`, `synchronous_commit=on`): grouped, that costs almost nothing.
 //!
 //! **Locks.** SQLite has one writer. In PostgreSQL a transaction locks generations first, then attempts, leases and
-//! accounts, each in the order of their ids, so that no two wait for each other.
+//! accounts, each in the order of their ids, so that no two wait for each other. What is said about a payment locks the
+//! payment (an advisory lock), then its order, then the account; it touches no generation.
 
 mod attempts;
 mod books;
@@ -22,6 +23,8 @@ mod keys;
 mod lanes;
 mod leases;
 mod neighbours;
+mod orders;
+mod payments;
 mod people;
 mod postgres;
 mod projects;
@@ -51,16 +54,18 @@ use self::error::Fault;
 use self::lanes::Lanes;
 use self::session::Source;
 use super::{
-    Adopted, ApiKey, ApiKeyChange, Arrival, BeginAttempt, Cancelled, Created, CreditStats, Deleted, Delivered,
-    GenerationFilter, GenerationStats, Grant, Granted, KeyHolder, LedgerReport, Leftovers, NewApiKey, NewGeneration,
-    NewProject, NewSession, NewUser, NextAttempt, OpenSession, Page, ProfileChange, Project, ProjectChange,
-    ProjectFilter, QueuedGeneration, Reroute, Rerouted, Resolve, Resolved, Result, Role, Rotated, Rotation, SaveStep,
-    Saved, Settle, Settled, StatementFilter, StatementLine, Store, Submitted, SystemCounts, User, Work,
+    Adopted, ApiKey, ApiKeyChange, Arrival, BeginAttempt, Cancelled, Checkout, Created, CreditStats, Deleted,
+    Delivered, GenerationFilter, GenerationStats, Grant, Granted, KeyHolder, LedgerReport, Leftovers, NewApiKey,
+    NewGeneration, NewOrder, NewProject, NewSession, NewUser, NextAttempt, OpenSession, OrderFilter, OrderMade,
+    OrderRecord, Page, PaymentNotice, ProfileChange, Project, ProjectChange, ProjectFilter, QueuedGeneration, Recorded,
+    Reroute, Rerouted, Resolve, Resolved, Result, Role, Rotated, Rotation, SaveStep, Saved, Settle, Settled,
+    StatementFilter, StatementLine, Store, Submitted, SystemCounts, User, Work,
 };
 use crate::clock::{self, Micros};
 use crate::generation::{Attempt, AttemptState, Event, Generation};
-use crate::id::{ApiKeyId, AttemptId, GenerationId, ProjectId, SessionId, UserId};
+use crate::id::{ApiKeyId, AttemptId, GenerationId, OrderId, ProjectId, SessionId, UserId};
 use crate::ledger::Balance;
+use crate::purchase::Order;
 
 /// How to open a database.
 #[derive(Debug, Clone, Copy, Default)]
@@ -372,6 +377,30 @@ impl Store for SqlStore {
             conn.command("SET LOCAL statement_timeout = 0").await?;
         }
         Ok(verify::ledger(&mut conn).await?)
+    }
+
+    async fn create_order(&self, order: NewOrder) -> Result<OrderMade> {
+        self.lanes.run(order).await
+    }
+
+    async fn open_order(&self, checkout: Checkout) -> Result<Option<Order>> {
+        self.lanes.run(checkout).await
+    }
+
+    async fn order(&self, id: OrderId) -> Result<Option<OrderRecord>> {
+        Ok(orders::record(&mut self.moment().await?.conn(), id).await?)
+    }
+
+    async fn orders(&self, filter: OrderFilter) -> Result<Vec<Order>> {
+        Ok(orders::list(&mut self.reader().await?.conn(), &filter).await?)
+    }
+
+    async fn record_payment(&self, notice: PaymentNotice) -> Result<Recorded> {
+        self.lanes.run(notice).await
+    }
+
+    async fn expire_orders(&self, made_before: Micros, now: Micros) -> Result<u64> {
+        self.lanes.run(orders::Expire { made_before, now }).await
     }
 
     async fn create_project(&self, project: NewProject) -> Result<Project> {

@@ -6,6 +6,7 @@ use super::conn::Row;
 use super::error::Result;
 use crate::generation::{Attempt, AttemptState, Event, EventKind, Generation, MediaType, PublicError, Route, Status};
 use crate::ledger::{Balance, Credits, LineType};
+use crate::purchase::{Currency, Money, Order, OrderStatus, Payment};
 use crate::store::{ApiKey, Project, Role, StatementLine, User, Visibility};
 
 /// JSON text for a parameter or a column, without NUL: see [`without_nul`].
@@ -76,6 +77,11 @@ macro_rules! columns {
     (api_keys $prefix:literal) => {
         $crate::store::sql::rows::prefixed!($prefix: "id", "user_id", "name", "hint", "scopes", "models", "spending_cap",
             "spent", "created_at", "updated_at", "expires_at", "revoked_at", "last_used_at")
+    };
+    (orders $prefix:literal) => {
+        $crate::store::sql::rows::prefixed!($prefix: "id", "user_id", "package_id", "credits", "amount_minor", "currency",
+            "payment", "livemode", "status", "session_id", "payment_intent", "checkout_url", "reversed", "trouble",
+            "idempotency_key", "created_at", "updated_at", "expires_at", "paid_at")
     };
     (events $prefix:literal) => {
         $crate::store::sql::rows::prefixed!($prefix: "seq", "generation_id", "kind", "data", "created_at")
@@ -225,6 +231,33 @@ pub(super) fn api_key(row: &Row) -> Result<ApiKey> {
         expires_at: row.optional_micros("expires_at")?,
         revoked_at: row.optional_micros("revoked_at")?,
         last_used_at: row.optional_micros("last_used_at")?,
+    })
+}
+
+/// `columns!(orders)`.
+pub(super) fn order(row: &Row) -> Result<Order> {
+    Ok(Order {
+        id: row.id("id")?,
+        user_id: row.id("user_id")?,
+        package_id: row.get("package_id")?,
+        credits: row.credits("credits")?,
+        price: Money {
+            amount_minor: row.get("amount_minor")?,
+            currency: row.parsed("currency", Currency::parse)?,
+        },
+        payment: row.parsed("payment", Payment::parse)?,
+        livemode: row.get("livemode")?,
+        status: row.parsed("status", OrderStatus::parse)?,
+        session_id: row.get("session_id")?,
+        payment_intent: row.get("payment_intent")?,
+        checkout_url: row.get("checkout_url")?,
+        reversed: row.credits("reversed")?,
+        trouble: row.get("trouble")?,
+        idempotency_key: row.get("idempotency_key")?,
+        created_at: row.micros("created_at")?,
+        updated_at: row.micros("updated_at")?,
+        expires_at: row.optional_micros("expires_at")?,
+        paid_at: row.optional_micros("paid_at")?,
     })
 }
 

@@ -160,6 +160,10 @@ pub struct SystemCounts {
     pub unknown_attempts: u64,
     /// Credits in unsettled holds.
     pub held: Credits,
+    /// Credits that reversed purchases have left accounts short of.
+    pub debt: Credits,
+    /// Orders that need an operator.
+    pub orders_in_trouble: u64,
     /// When the oldest queued generation was submitted.
     pub oldest_queued_at: Option<Micros>,
 }

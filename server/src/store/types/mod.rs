@@ -5,6 +5,7 @@ mod care;
 mod credits;
 mod generations;
 mod keys;
+mod orders;
 mod people;
 mod projects;
 
@@ -13,5 +14,6 @@ pub use care::*;
 pub use credits::*;
 pub use generations::*;
 pub use keys::*;
+pub use orders::*;
 pub use people::*;
 pub use projects::*;

@@ -261,6 +261,7 @@ pub(super) const TABLES: &[Table] = &[
             ("reversed", Number),
             ("trouble", Text),
             ("idempotency_key", Text),
+            ("fingerprint", Text),
             ("created_at", Time),
             ("updated_at", Time),
             ("expires_at", Time),
