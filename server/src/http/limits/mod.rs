@@ -45,6 +45,10 @@ pub enum Policy {
     Submit,
     /// Status polls of one user.
     Status,
+    /// Wrong redeem codes of one user.
+    Redeem,
+    /// Wrong redeem codes from one address.
+    RedeemAddress,
     /// Everything else, of one user.
     Api,
 }
@@ -67,6 +71,8 @@ impl Policy {
             Policy::CheckEmail => ("check-email", 20),
             Policy::Submit => ("submit", 100),
             Policy::Status => ("status", 600),
+            Policy::Redeem => ("redeem", 10),
+            Policy::RedeemAddress => ("redeem-address", 30),
             Policy::Api => ("api", 300),
         };
         Quota {

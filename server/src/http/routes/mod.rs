@@ -12,8 +12,9 @@ mod docs;
 mod generation_view;
 mod generations;
 mod models;
+mod operator;
 mod outputs;
-mod person;
+pub(super) mod person;
 mod provider_state;
 mod stream;
 mod submissions;
@@ -37,7 +38,8 @@ pub(super) fn router() -> Router {
                 .push(Router::with_path("credits").push(credits::router()))
                 .push(Router::with_path("auth").push(auth::router()))
                 .push(Router::with_path("projects").push(projects::router()))
-                .push(Router::with_path("user").push(user::router())),
+                .push(Router::with_path("user").push(user::router()))
+                .push(Router::with_path("operator").push(operator::router())),
         )
         .push(system::router())
         .push(generations_router())

@@ -24,6 +24,7 @@ use crate::config::watch::RegistryHealth;
 use crate::config::{Config, Overrides};
 use crate::intake::Intake;
 use crate::outputs::Outputs;
+use crate::pause::Pauses;
 use crate::provider::ProviderShelf;
 use crate::queue::Queue;
 use crate::queue::live::Live;
@@ -122,6 +123,8 @@ pub(super) async fn house_over(
     let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());
     let live = Arc::new(Live::default());
     let metrics = Arc::new(Metrics::new().unwrap());
+    let pauses = Arc::new(Pauses::default());
+    let upstream = Upstream::new(&config).unwrap();
     let services = Arc::new(Services {
         auth: Arc::new(Auth::new(&config, Arc::clone(&store))),
         intake: Arc::new(Intake {
@@ -130,6 +133,7 @@ pub(super) async fn house_over(
             providers: Arc::clone(&providers),
             queue: Arc::clone(&queue),
             live: Arc::clone(&live),
+            pauses: Arc::clone(&pauses),
             metrics: Arc::clone(&metrics),
         }),
         outputs: Arc::new(Outputs::new(&config).unwrap()),
@@ -137,7 +141,9 @@ pub(super) async fn house_over(
         limiter: Arc::new(RateLimiter::new(config.rate_limit_enabled, None)),
         link: None,
         listings: Default::default(),
-        webhooks: Arc::new(WebhookVerifier::new(Upstream::new(&config).unwrap())),
+        webhooks: Arc::new(WebhookVerifier::new(upstream.clone())),
+        upstream: Arc::new(upstream),
+        pauses,
         registry_health: Arc::new(RegistryHealth::new(&shelf.get())),
         shutdown: CancellationToken::new(),
         config,

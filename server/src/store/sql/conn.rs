@@ -77,6 +77,9 @@ from! {
     crate::id::ProjectId => |id| Arg::Id(Some(id.uuid()));
     crate::id::GenerationId => |id| Arg::Id(Some(id.uuid()));
     crate::id::AttemptId => |id| Arg::Id(Some(id.uuid()));
+    crate::id::RedeemCodeId => |id| Arg::Id(Some(id.uuid()));
+    Option<crate::id::UserId> => |id| Arg::Id(id.map(|id| id.uuid()));
+    Option<crate::id::RedeemCodeId> => |id| Arg::Id(id.map(|id| id.uuid()));
     Option<crate::id::ProjectId> => |id| Arg::Id(id.map(|id| id.uuid()));
     Option<crate::id::GenerationId> => |id| Arg::Id(id.map(|id| id.uuid()));
     &'a str => |text| Arg::Text(Some(text));
@@ -88,6 +91,7 @@ from! {
     Credits => |credits| Arg::Number(credits.0);
     bool => |flag| Arg::Flag(flag);
     Micros => |time| Arg::Time(Some(time));
+    Option<Micros> => |time| Arg::Time(time);
     &'a Vec<u8> => |bytes| Arg::Bytes(Some(bytes));
 }
 
