@@ -2,8 +2,8 @@
 //!
 //! It sends what the document allows and what it does not, and follows answers into further requests. Everything has
 //! a fixed seed; `VELRO_FUZZ_SEED` sets another one, `VELRO_FUZZ_EXAMPLES` more cases per operation. FAL is the
-//! simulator, so that every model can be bought. Left out are only the two routes documented to answer 501, and what
-//! ends the session, which is fuzzed last.
+//! simulator, so that every model can be bought. Left out are only the route documented to answer 501, and what ends the
+//! session, which is fuzzed last.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -33,7 +33,13 @@ const LOGOUT: &str = "/api/v1/auth/logout";
 const SYSTEM_METRICS: &str = "/api/v1/generations/async/metrics/system";
 
 /// Documented to answer 501.
-const PLANNED: [&str; 2] = ["/api/v1/credits/purchase", "/api/v1/credits/redeem"];
+const PLANNED: [&str; 1] = ["/api/v1/credits/purchase"];
+
+/// The operator's desk. Fuzzed by a plain user, who gets nowhere, and by an operator.
+const DESK: &str = "/api/v1/operator";
+
+/// With them the fuzzer could take its own rights away.
+const RIGHTS: [&str; 3] = ["role", "suspend", "unsuspend"];
 
 /// Generations that exist when it begins; it deletes some of them.
 const GENERATIONS: usize = 30;
@@ -267,15 +273,41 @@ async fn no_input_breaks_the_server_or_the_document() {
     // What it cannot know: the rights of an operator, and a provider's signature.
     let metrics = [format!("GET {SYSTEM_METRICS}")];
     let logout = [format!("POST {LOGOUT}")];
-    let unreachable = [&*metrics[0], "POST /webhooks/{provider}/{attempt_id}"];
+    let is_of_the_desk = |operation: &&String| operation.contains(DESK);
+    let desk: Vec<String> = document.iter().filter(is_of_the_desk).cloned().collect();
+    let mut unreachable = vec![&*metrics[0], "POST /webhooks/{provider}/{attempt_id}"];
+    // Nobody has told it a code.
+    unreachable.push("POST /api/v1/credits/redeem");
+    unreachable.extend(texts(&desk));
     let is_tried = |name: &String| !left_out.iter().any(|path| name.ends_with(path));
     let tried: Vec<String> = document.into_iter().filter(is_tried).collect();
-    assert_eq!(report.barren(&tried), unreachable);
+    let barren: BTreeSet<&str> = report.barren(&tried).into_iter().collect();
+    assert_eq!(barren, unreachable.into_iter().collect());
 
     let operator = server.operator().await;
     let report = fuzzer.run(&operator, &["--include-path", SYSTEM_METRICS]).await;
     report.covers(all, all - 1);
     assert_eq!(report.barren(&metrics), Vec::<&str>::new());
+
+    let rights = RIGHTS.map(|right| format!("{DESK}/users/{{user_id}}/{right}"));
+    let mut selection = vec!["--include-path-regex", DESK];
+    selection.extend(rights.iter().flat_map(|path| ["--exclude-path", path]));
+    let report = fuzzer.run(&operator, &selection).await;
+    report.covers(all, all - (desk.len() - RIGHTS.len()));
+    let lists: Vec<String> = desk
+        .iter()
+        .filter(|operation| operation.starts_with("GET ") && !operation.contains('{'))
+        .cloned()
+        .collect();
+    assert_eq!(report.barren(&lists), Vec::<&str>::new());
+    // It may have stopped everything.
+    for what in [
+        &["queue", "resume"][..],
+        &["providers", "resume", "fal"],
+        &["providers", "resume", "sandbox"],
+    ] {
+        server.velro(&[what, &["--reason", "fuzzed"]].concat()).ok();
+    }
 
     let report = fuzzer.run(&operator, &["--include-path", LOGOUT]).await;
     report.covers(all, all - 1);

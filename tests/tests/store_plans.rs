@@ -103,6 +103,10 @@ async fn every_statement_finds_its_rows_through_an_index() {
     store_suite::people::a_refresh_token_is_exchanged_once(&stage()).await;
     store_suite::credits::grants_are_booked_once_per_key(&stage()).await;
     store_suite::credits::statements_are_filtered_and_paged(&stage()).await;
+    store_suite::desk::a_charge_is_given_back_in_parts_and_never_more_than_it_was(&stage()).await;
+    store_suite::desk::a_correction_takes_what_is_there_and_no_more(&stage()).await;
+    store_suite::codes::a_code_gives_what_it_says_as_often_as_it_says(&stage()).await;
+    store_suite::codes::a_code_that_is_over_gives_nothing(&stage()).await;
     store_suite::credits::stats_count_what_happened_in_the_period(&stage()).await;
     store_suite::projects::the_owner_does_what_strangers_cannot(&stage()).await;
     store_suite::projects::lists_follow_visibility(&stage()).await;

@@ -59,7 +59,7 @@ fn table() -> Vec<(&'static str, &'static str, Access, Value)> {
         ("get", "/api/v1/credits/stats", Own, none.clone()),
         ("get", "/api/v1/credits/transactions", Own, none.clone()),
         ("post", "/api/v1/credits/purchase", Own, none.clone()),
-        ("post", "/api/v1/credits/redeem", Own, none.clone()),
+        ("post", "/api/v1/credits/redeem", Own, json!({"code": "WELCOME-2027"})),
         ("get", "/api/v1/models", Public, none.clone()),
         ("get", "/api/v1/models/supported", Public, none.clone()),
         ("get", "/api/v1/models/{model_id}", Public, none.clone()),
@@ -180,7 +180,12 @@ async fn every_operation_is_guarded() {
     let table = table();
     let tested: BTreeSet<(String, String)> = table.iter().map(|(m, p, ..)| ((*m).into(), (*p).into())).collect();
     assert_eq!(tested.len(), table.len(), "no operation is twice in the table");
-    let missing: Vec<_> = documented.keys().filter(|key| !tested.contains(*key)).collect();
+    // Those of the operator's desk are tried in `operator_api.rs`, all that the document has.
+    let elsewhere = |key: &&(String, String)| key.1.starts_with("/api/v1/operator");
+    let missing: Vec<_> = documented
+        .keys()
+        .filter(|key| !tested.contains(*key) && !elsewhere(key))
+        .collect();
     assert!(missing.is_empty(), "operations without a row in the table: {missing:?}");
     let gone: Vec<_> = tested.iter().filter(|key| !documented.contains_key(*key)).collect();
     assert!(gone.is_empty(), "rows without an operation: {gone:?}");
