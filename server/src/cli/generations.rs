@@ -9,13 +9,13 @@ use crate::desk::Kind;
 /// Below the list of the sub-commands.
 pub const WHERE_TO_BEGIN: &str = "\
 Where to begin:
-  velro generations problems        lists what needs a hand and prints, below each, the command to type next:
-                                      unknown                  nobody knows whether the provider took it: resolve
-                                      charged_without_output   paid, but the files are not there: refund
-                                      held_too_long            queued or in work for too long: look, then resolve
+  velro generations problems        what needs a hand, and what to type next
+      unknown                 nobody knows whether the provider took it: resolve
+      charged_without_output  paid, but the files are not there: refund
+      held_too_long           queued or in work for too long: look, then resolve
   velro generations show ID         all that is known of one
   velro generations refund ID --reason TEXT
-                                    gives back what was charged for it; the user sees a refund";
+      gives back what was charged for it; the user sees a refund";
 
 /// `velro generations`
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]

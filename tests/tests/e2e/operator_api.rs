@@ -340,7 +340,7 @@ async fn an_operator_looks_and_settles_over_the_api() {
     assert_eq!(ended["generation"]["status"], "failed");
     let mut last = None;
     while let Some(frame) = stream.next().await {
-        last = Some(frame.event);
+        last = Some(frame.event().to_owned());
     }
     assert_eq!(last.as_deref(), Some("error"));
     eventually("its slot is free", SOON, || async {
