@@ -17,7 +17,7 @@ const REASON_MAX_CHARS: usize = 500;
 const CURSOR_MAX_CHARS: usize = 100;
 
 /// Lets operators pass; 403 for all others. The role is read from the store, so that a promotion, its end and a suspension
-/// count at once. Comes after the authentication hoop.
+/// count at once. Comes after the authentication hoop; every route of the desk is behind this one place.
 #[handler]
 pub async fn operator(depot: &mut Depot, res: &mut Response, ctrl: &mut FlowCtrl) {
     match admit(depot).await {

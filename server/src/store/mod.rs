@@ -62,7 +62,8 @@ pub trait Store: Send + Sync + 'static {
     async fn user(&self, id: UserId) -> Result<Option<User>>;
     /// Changes what is `Some`; `None` when there is no such user.
     async fn update_profile(&self, id: UserId, change: ProfileChange, now: Micros) -> Result<Option<User>>;
-    /// `None` when nobody has this e-mail.
+    /// Without an audit entry: for setting up. Operators change people with [`Store::change_user`]. `None` when nobody has
+    /// this e-mail.
     async fn set_role(&self, email: &str, role: Role, now: Micros) -> Result<Option<User>>;
     /// Opens a session with its first refresh token and notes the sign-in.
     async fn open_session(&self, session: NewSession) -> Result<()>;
