@@ -72,6 +72,12 @@ const MEANT: &[(&str, &str)] = &[
     ("sum(held)", "COVERING INDEX accounts_holding"),
     // Everybody's public projects, newest first, by an index of nothing else.
     ("visibility = 'public' ORDER BY", "USING INDEX projects_public"),
+    // The operator's list of codes, newest first, page by page; and the newest uses of one code.
+    (
+        "FROM redeem_codes WHERE (",
+        "USING INDEX sqlite_autoindex_redeem_codes_1",
+    ),
+    ("FROM redemptions AS r", "USE TEMP B-TREE FOR ORDER BY"),
     // New parents of foreign keys: SQLite plans a look for children that were waiting for them, and skips it as long as
     // none is (the opcode FkIfZero).
     ("INSERT INTO generations", "SCAN statement_lines"),

@@ -38,12 +38,19 @@ async fn a_pause_holds_in_every_process_and_while_the_database_is_away() {
     for number in 0..3 {
         let replica = cluster.replica(number);
         let line = "what operators have stopped; the last known state stays";
-        replica.wait_for_log(before[number], line, Duration::from_secs(60)).await;
+        replica
+            .wait_for_log(before[number], line, Duration::from_secs(60))
+            .await;
         knows(&everybody[number], "paused").await;
     }
     cluster.own().to_postgres.accept().await;
     eventually("the API has its database again", Duration::from_secs(60), || async {
-        everybody[0].get("/health/ready").await.status.is_success().then_some(())
+        everybody[0]
+            .get("/health/ready")
+            .await
+            .status
+            .is_success()
+            .then_some(())
     })
     .await;
     assert_eq!(ada.status(&id).await["status"], "queued");

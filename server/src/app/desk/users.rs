@@ -141,7 +141,7 @@ impl Desk<'_> {
             UserChanged::Done { user, changed } => {
                 if sign.json {
                     let balance = self.store.balance(user.id).await?.unwrap_or_default();
-                    let mut value = view::person(&Person { user, balance });
+                    let mut value = view::person(&Person { user: *user, balance });
                     value["changed"] = json!(changed);
                     return print_json(&value);
                 }

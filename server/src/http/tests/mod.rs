@@ -5,6 +5,7 @@ mod account;
 mod away;
 mod edge;
 mod generations;
+mod stopped;
 mod streams;
 mod tenancy;
 

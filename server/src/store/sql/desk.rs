@@ -67,7 +67,7 @@ impl Write for ChangeUser {
         };
         if is_so {
             return Ok(UserChanged::Done {
-                user: before,
+                user: Box::new(before),
                 changed: false,
             });
         }
@@ -111,7 +111,10 @@ impl Write for ChangeUser {
         };
         let details = json!({"email": user.email, "before": shown(&before), "after": shown(&user)});
         audit::write(conn, &self.by, action, &self.user_id.to_string(), &details).await?;
-        Ok(UserChanged::Done { user, changed: true })
+        Ok(UserChanged::Done {
+            user: Box::new(user),
+            changed: true,
+        })
     }
 }
 

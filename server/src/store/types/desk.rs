@@ -95,7 +95,7 @@ pub struct ChangeUser {
 pub enum UserChanged {
     /// As stored; `changed` is false when it was so before.
     #[allow(missing_docs)]
-    Done { user: User, changed: bool },
+    Done { user: Box<User>, changed: bool },
     /// Nobody would be left who may operate; nothing was changed.
     LastOperator,
     /// There is no such person (any more).

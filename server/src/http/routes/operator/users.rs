@@ -216,7 +216,7 @@ async fn changed(
     match services.store.change_user(change).await? {
         UserChanged::Done { user, .. } => {
             let balance = services.store.balance(user_id).await?.unwrap_or_default();
-            Ok(Json((&Person { user, balance }).into()))
+            Ok(Json((&Person { user: *user, balance }).into()))
         }
         UserChanged::LastOperator => Err(Problem::new(
             Code::Conflict,
