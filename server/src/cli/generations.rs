@@ -150,7 +150,7 @@ Exit codes: 0 when it was settled or listed, 1 otherwise.")]
         #[command(flatten)]
         outcome: ResolveOutcome,
         /// With --refund: also when it is queued or in work.
-        #[arg(long, requires = "refund")]
+        #[arg(long, requires = "refund", conflicts_with_all = ["retry", "deliver"])]
         force: bool,
         /// Kept in the audit log.
         #[arg(long, default_value = "resolved by the operator")]

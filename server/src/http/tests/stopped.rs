@@ -30,6 +30,8 @@ formats = ["png"]
 typical_ms = 1
 deadline_ms = 60000
 poll_ceiling_ms = 1000
+negative_prompt = { refused = "it has none" }
+reference_image = { refused = "it has none" }
 
 [[models.fallbacks]]
 provider = "second"
