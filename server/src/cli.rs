@@ -2,10 +2,18 @@
 //!
 //! Exit codes: 0 only on success, 1 when the command failed or found something wrong, 2 for a wrong command line.
 
+pub mod audit;
+pub mod breakers;
 pub mod check;
+pub mod codes;
+pub mod credits;
+pub mod generations;
 pub mod healthcheck;
+pub mod lanes;
 pub mod orders;
 pub mod plugin;
+pub mod sign;
+pub mod users;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -27,6 +35,8 @@ Examples:
   velro serve --port 9000                 the same on another port
   velro check                             is the configuration valid, and what does it say?
   velro users promote ann@example.com     make a registered user an operator
+  velro generations problems              does a generation need a hand? prints what to type next
+  velro credits show ann@example.com      balance and transactions of a user
 
 Exit codes: 0 success, 1 failure, 2 wrong command line."
 )]
@@ -66,6 +76,19 @@ pub struct Flags {
 }
 
 impl Flags {
+    /// Those that say which installation is meant, as they would be typed again.
+    pub fn repeated(&self) -> String {
+        let given = [
+            ("config", &self.config),
+            ("data", &self.data),
+            ("providers", &self.providers),
+        ];
+        let given = given.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        given
+            .map(|(name, value)| format!(" --{name} {}", sign::quoted(&value.display().to_string())))
+            .collect()
+    }
+
     /// As the configuration takes them.
     pub fn overrides(&self) -> Overrides {
         Overrides {
@@ -115,13 +138,13 @@ Exit codes: 0 when everything is valid, 1 when anything is not.")]
     #[command(subcommand)]
     Ledger(LedgerCommand),
 
-    /// Credits of users.
+    /// Credits of users: give, correct, show.
     #[command(subcommand)]
-    Credits(CreditsCommand),
+    Credits(credits::CreditsCommand),
 
-    /// Users.
+    /// Users: find, promote, suspend.
     #[command(subcommand)]
-    Users(UsersCommand),
+    Users(users::UsersCommand),
 
     /// Bring the database to this version's schema.
     ///
@@ -157,9 +180,24 @@ Examples:
 Exit codes: 0 when it is ready, 1 when it is not or does not answer.")]
     Healthcheck,
 
-    /// Generations.
+    /// Generations: what went wrong, give credits back, settle open cases.
+    #[command(subcommand, after_help = generations::WHERE_TO_BEGIN)]
+    Generations(generations::GenerationsCommand),
+
+    /// Codes that give credits: create, list, disable.
     #[command(subcommand)]
-    Generations(GenerationsCommand),
+    Codes(codes::CodesCommand),
+
+    /// What operators did.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+
+    /// The queue of generations: pause, drain, resume.
+    #[command(subcommand)]
+    Queue(lanes::QueueCommand),
+
+    /// Providers: how they are doing; pause, drain, resume one.
+    Providers(lanes::ProvidersArgs),
 
     /// Purchases of credits.
     #[command(subcommand)]
@@ -212,106 +250,6 @@ Exit codes: 0 when the books are right, 1 on any difference.")]
     Verify,
 }
 
-/// `velro credits`
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum CreditsCommand {
-    /// Give credits to a user, as a bonus transfer.
-    #[command(after_help = "\
-Examples:
-  velro credits grant ann@example.com 500
-  velro credits grant ann@example.com 500 --reason \"outage of 3 May\" --key outage-0503-ann
-
-Exit codes: 0 when the user has them, 1 otherwise.")]
-    Grant {
-        /// E-mail address or id of the user.
-        user: String,
-        /// How many; a whole number above zero.
-        #[arg(value_parser = clap::value_parser!(i64).range(1..=1_000_000_000))]
-        amount: i64,
-        /// Shown to the user in the list of transactions.
-        #[arg(long, default_value = "Granted by the operator")]
-        reason: String,
-        /// Makes the grant repeatable: the same key gives the credits once, however often the command runs.
-        #[arg(long)]
-        key: Option<String>,
-    },
-    /// Show a user's balance, held credits and last transactions.
-    #[command(after_help = "\
-Example:
-  velro credits show ann@example.com
-
-Exit codes: 0 when the user exists, 1 otherwise.")]
-    Show {
-        /// E-mail address or id of the user.
-        user: String,
-    },
-}
-
-/// `velro users`
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum UsersCommand {
-    /// Make a registered user an operator.
-    ///
-    /// Operators see system metrics and may settle disputes. It holds from the next request on.
-    #[command(after_help = "\
-Example:
-  velro users promote ann@example.com
-
-Exit codes: 0 when the user is an operator (also when it was one before), 1 otherwise.")]
-    Promote {
-        /// E-mail address or id of the user.
-        user: String,
-    },
-}
-
-/// `velro generations`
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum GenerationsCommand {
-    /// Settle a generation of which nobody knows whether the provider took it.
-    ///
-    /// When the process or the line broke in the middle of a paid request, Velro neither sends it again nor gives the
-    /// credits back: they stay held. Look the request up at the provider, then say what happened. Without an id the open
-    /// cases are listed.
-    #[command(after_help = "\
-Examples:
-  velro generations resolve
-      lists the open cases
-  velro generations resolve 0197c3d2-... --refund --reason \"not in FAL's dashboard\"
-      nothing usable came of it: fail it and release the credits
-  velro generations resolve 0197c3d2-... --retry
-      the provider never took it: put it back into the queue
-  velro generations resolve 0197c3d2-... --deliver https://v3.fal.media/files/x.png
-      the provider made it: fetch the file, complete the generation and charge the held credits
-
-Exit codes: 0 when it was settled or listed, 1 otherwise.")]
-    Resolve {
-        /// Id of the generation.
-        #[arg(requires = "outcome")]
-        generation: Option<String>,
-        /// What happened at the provider.
-        #[command(flatten)]
-        outcome: ResolveOutcome,
-        /// Kept in the audit log.
-        #[arg(long, default_value = "resolved by the operator")]
-        reason: String,
-    },
-}
-
-/// What happened at the provider; at most one is given, and exactly one together with a generation.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-#[group(id = "outcome", multiple = false, requires = "generation")]
-pub struct ResolveOutcome {
-    /// Nothing usable came of it: the generation fails and its credits are released.
-    #[arg(long)]
-    pub refund: bool,
-    /// The provider never took the request: it is sent again when its turn comes.
-    #[arg(long)]
-    pub retry: bool,
-    /// The provider delivered these files, in order: the generation completes and its credits are charged.
-    #[arg(long, value_name = "URL", num_args = 1..)]
-    pub deliver: Vec<String>,
-}
-
 /// Reads the command line; a wrong one is explained and ends the process with 2, `--help` and `--version` with 0.
 pub fn parse() -> Cli {
     Cli::parse()
@@ -326,139 +264,4 @@ impl Cli {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    fn parsed(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(line.split_whitespace())
-    }
-
-    #[test]
-    fn the_definition_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn no_sub_command_serves_and_flags_stand_anywhere() {
-        assert_eq!(parsed("velro").unwrap().chosen(), Command::Serve);
-        for line in [
-            "velro --port 9 --data d",
-            "velro serve --port 9 --data d",
-            "velro --port 9 serve --data d",
-        ] {
-            let cli = parsed(line).unwrap();
-            assert_eq!(cli.chosen(), Command::Serve);
-            let overrides = cli.flags.overrides();
-            assert_eq!(
-                (overrides.port, overrides.data_dir),
-                (Some(9), Some(PathBuf::from("d")))
-            );
-        }
-    }
-
-    #[test]
-    fn every_command_of_the_contract_is_there() {
-        for (line, command) in [
-            ("velro check", Command::Check),
-            ("velro ledger verify", Command::Ledger(LedgerCommand::Verify)),
-            ("velro migrate", Command::Migrate),
-            (
-                "velro db copy --to postgres://h/d",
-                Command::Db(DbCommand::Copy {
-                    from: None,
-                    to: Some("postgres://h/d".into()),
-                }),
-            ),
-            ("velro openapi", Command::Openapi),
-            ("velro healthcheck", Command::Healthcheck),
-            (
-                "velro users promote a@b.c",
-                Command::Users(UsersCommand::Promote { user: "a@b.c".into() }),
-            ),
-            (
-                "velro credits show a@b.c",
-                Command::Credits(CreditsCommand::Show { user: "a@b.c".into() }),
-            ),
-            (
-                "velro credits grant a@b.c 5 --reason r --key k",
-                Command::Credits(CreditsCommand::Grant {
-                    user: "a@b.c".into(),
-                    amount: 5,
-                    reason: "r".into(),
-                    key: Some("k".into()),
-                }),
-            ),
-            (
-                "velro generations resolve g1 --deliver u1 u2 --reason r",
-                Command::Generations(GenerationsCommand::Resolve {
-                    generation: Some("g1".into()),
-                    outcome: ResolveOutcome {
-                        deliver: vec!["u1".into(), "u2".into()],
-                        ..ResolveOutcome::default()
-                    },
-                    reason: "r".into(),
-                }),
-            ),
-            (
-                "velro generations resolve",
-                Command::Generations(GenerationsCommand::Resolve {
-                    generation: None,
-                    outcome: ResolveOutcome::default(),
-                    reason: "resolved by the operator".into(),
-                }),
-            ),
-        ] {
-            assert_eq!(
-                parsed(line).unwrap_or_else(|e| panic!("{line}: {e}")).chosen(),
-                command,
-                "{line}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_wrong_command_line_ends_with_2_and_help_with_0() {
-        for line in [
-            "velro sreve",
-            "velro --port http",
-            "velro --colour",
-            "velro credits grant a@b.c 0",
-            "velro credits grant a@b.c -5",
-            "velro credits grant a@b.c",
-            "velro generations resolve g1",
-            "velro generations resolve --refund",
-            "velro generations resolve g1 --refund --retry",
-            "velro ledger",
-        ] {
-            assert_eq!(parsed(line).unwrap_err().exit_code(), 2, "{line}");
-        }
-        assert_eq!(parsed("velro --help").unwrap_err().exit_code(), 0);
-        assert_eq!(parsed("velro --version").unwrap_err().exit_code(), 0);
-    }
-
-    #[test]
-    fn every_command_shows_an_example_and_its_exit_codes() {
-        fn visit(command: &mut clap::Command) {
-            // clap's own.
-            if command.get_name() == "help" {
-                return;
-            }
-            if command.has_subcommands() {
-                command.get_subcommands_mut().for_each(visit);
-                return;
-            }
-            let help = command.render_long_help().to_string();
-            for expected in ["Example", "Exit codes: 0", "velro "] {
-                assert!(
-                    help.contains(expected),
-                    "{} lacks {expected}:\n{help}",
-                    command.get_name()
-                );
-            }
-        }
-        let mut command = Cli::command();
-        command.build();
-        visit(&mut command);
-    }
-}
+mod tests;

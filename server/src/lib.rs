@@ -23,6 +23,7 @@ pub mod store;
 pub mod upstream;
 
 pub mod auth;
+pub mod desk;
 pub mod http;
 pub mod intake;
 pub mod telemetry;
@@ -32,3 +33,4 @@ pub mod clock;
 pub mod document;
 pub mod failpoint;
 pub mod id;
+pub mod pause;

@@ -104,6 +104,7 @@ pub fn tools_over(
         upstream: Arc::new(Upstream::new(config)?),
         outputs: Arc::new(Outputs::new(config)?),
         metrics: Arc::new(Metrics::new()?),
+        pauses: Arc::default(),
         notes: Arc::default(),
     };
     let intake = Intake {
@@ -112,6 +113,7 @@ pub fn tools_over(
         providers: Arc::clone(&tools.providers),
         queue: Arc::clone(&tools.queue),
         live: Arc::clone(&tools.live),
+        pauses: Arc::clone(&tools.pauses),
         metrics: Arc::clone(&tools.metrics),
     };
     Ok((intake, tools))

@@ -2,8 +2,8 @@
 //!
 //! It sends what the document allows and what it does not, and follows answers into further requests. Everything has
 //! a fixed seed; `VELRO_FUZZ_SEED` sets another one, `VELRO_FUZZ_EXAMPLES` more cases per operation. FAL is the
-//! simulator, so that every model can be bought. Left out are only the route documented to answer 501, and what
-//! ends the session, which is fuzzed last.
+//! simulator, so that every model can be bought. Left out is what ends the
+//! session, which is fuzzed last.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -33,7 +33,11 @@ const LOGOUT: &str = "/api/v1/auth/logout";
 const SYSTEM_METRICS: &str = "/api/v1/generations/async/metrics/system";
 
 /// Documented to answer 501.
-const PLANNED: [&str; 1] = ["/api/v1/credits/redeem"];
+/// The operator's desk. Fuzzed by a plain user, who gets nowhere, and by an operator.
+const DESK: &str = "/api/v1/operator";
+
+/// With them the fuzzer could take its own rights away.
+const RIGHTS: [&str; 3] = ["role", "suspend", "unsuspend"];
 
 /// Generations that exist when it begins; it deletes some of them.
 const GENERATIONS: usize = 30;
@@ -186,6 +190,11 @@ async fn hints(ada: &Client) -> Hints {
             .await;
         projects.push(project.ok()["id"].as_str().unwrap().to_owned());
     }
+    let mut keys = Vec::new();
+    for n in 0..10 {
+        let key = ada.post("/api/v1/keys", &json!({"name": format!("key {n}")})).await;
+        keys.push(key.ok()["api_key"]["id"].as_str().unwrap().to_owned());
+    }
     let models = ada.get("/api/v1/models").await.ok();
     let models = models.as_array().or_else(|| models["models"].as_array()).unwrap();
     let models: Vec<&str> = models.iter().map(|model| model["id"].as_str().unwrap()).collect();
@@ -204,6 +213,7 @@ async fn hints(ada: &Client) -> Hints {
             parameters.insert((*place).into(), binding.into());
         }
     };
+    hint("keys", texts(&keys), 0.7, &["path.key_id"]);
     hint(
         "generations",
         texts(&generations),
@@ -275,28 +285,58 @@ async fn no_input_breaks_the_server_or_the_document() {
     let fuzzer = Fuzzer::new(&server, &hints(&ada).await).await;
     let document = operations(&server).await;
 
-    let mut left_out = vec!["--exclude-path", LOGOUT];
-    left_out.extend(PLANNED.iter().flat_map(|path| ["--exclude-path", path]));
+    let left_out = ["--exclude-path", LOGOUT];
     let report = fuzzer.run(&ada, &left_out).await;
     let all = document.len();
     report.covers(all, left_out.len() / 2);
     // What it cannot know: the rights of an operator, and a provider's signature.
     let metrics = [format!("GET {SYSTEM_METRICS}")];
     let logout = [format!("POST {LOGOUT}")];
-    let unreachable = [
+    let is_of_the_desk = |operation: &&String| operation.contains(DESK);
+    let desk: Vec<String> = document.iter().filter(is_of_the_desk).cloned().collect();
+    let mut unreachable = vec![
         "POST /api/v1/credits/sandbox-checkout/{order_id}",
         &*metrics[0],
         "POST /api/v1/webhooks/stripe",
         "POST /webhooks/{provider}/{attempt_id}",
     ];
+    // Nobody has told it a code, a password, an e-mail, or a session.
+    unreachable.extend([
+        "POST /api/v1/credits/redeem",
+        "POST /api/v1/auth/change-password",
+        "DELETE /api/v1/user/account",
+        "DELETE /api/v1/auth/sessions/{session_id}",
+    ]);
+    unreachable.extend(texts(&desk));
     let is_tried = |name: &String| !left_out.iter().any(|path| name.ends_with(path));
     let tried: Vec<String> = document.into_iter().filter(is_tried).collect();
-    assert_eq!(report.barren(&tried), unreachable);
+    let barren: BTreeSet<&str> = report.barren(&tried).into_iter().collect();
+    assert_eq!(barren, unreachable.into_iter().collect());
 
     let operator = server.operator().await;
     let report = fuzzer.run(&operator, &["--include-path", SYSTEM_METRICS]).await;
     report.covers(all, all - 1);
     assert_eq!(report.barren(&metrics), Vec::<&str>::new());
+
+    let rights = RIGHTS.map(|right| format!("{DESK}/users/{{user_id}}/{right}"));
+    let mut selection = vec!["--include-path-regex", DESK];
+    selection.extend(rights.iter().flat_map(|path| ["--exclude-path", path]));
+    let report = fuzzer.run(&operator, &selection).await;
+    report.covers(all, all - (desk.len() - RIGHTS.len()));
+    let lists: Vec<String> = desk
+        .iter()
+        .filter(|operation| operation.starts_with("GET ") && !operation.contains('{'))
+        .cloned()
+        .collect();
+    assert_eq!(report.barren(&lists), Vec::<&str>::new());
+    // It may have stopped everything.
+    for what in [
+        &["queue", "resume"][..],
+        &["providers", "resume", "fal"],
+        &["providers", "resume", "sandbox"],
+    ] {
+        server.velro(&[what, &["--reason", "fuzzed"]].concat()).ok();
+    }
 
     let report = fuzzer.run(&operator, &["--include-path", LOGOUT]).await;
     report.covers(all, all - 1);

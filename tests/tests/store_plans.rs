@@ -74,6 +74,12 @@ const MEANT: &[(&str, &str)] = &[
     ("sum(held)", "INDEX orders_in_trouble"),
     // Everybody's public projects, newest first, by an index of nothing else.
     ("visibility = 'public' ORDER BY", "USING INDEX projects_public"),
+    // The operator's list of codes, newest first, page by page; and the newest uses of one code.
+    (
+        "FROM redeem_codes WHERE (",
+        "USING INDEX sqlite_autoindex_redeem_codes_1",
+    ),
+    ("FROM redemptions AS r", "USE TEMP B-TREE FOR ORDER BY"),
     // New parents of foreign keys: SQLite plans a look for children that were waiting for them, and skips it as long as
     // none is (the opcode FkIfZero).
     ("INSERT INTO generations", "SCAN statement_lines"),
@@ -107,6 +113,10 @@ async fn every_statement_finds_its_rows_through_an_index() {
     store_suite::people::a_refresh_token_is_exchanged_once(&stage()).await;
     store_suite::credits::grants_are_booked_once_per_key(&stage()).await;
     store_suite::credits::statements_are_filtered_and_paged(&stage()).await;
+    store_suite::desk::a_charge_is_given_back_in_parts_and_never_more_than_it_was(&stage()).await;
+    store_suite::desk::a_correction_takes_what_is_there_and_no_more(&stage()).await;
+    store_suite::codes::a_code_gives_what_it_says_as_often_as_it_says(&stage()).await;
+    store_suite::codes::a_code_that_is_over_gives_nothing(&stage()).await;
     store_suite::credits::stats_count_what_happened_in_the_period(&stage()).await;
     store_suite::payments::a_payment_is_booked_once(&stage()).await;
     store_suite::payments::orders_are_opened_listed_and_ended(&stage()).await;

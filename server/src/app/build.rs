@@ -13,9 +13,11 @@ use crate::catalog::{Registry, Shelf};
 use crate::clock;
 use crate::config::watch::RegistryHealth;
 use crate::config::{Config, Database, Role, Secret};
+use crate::desk::load_pauses;
 use crate::http::{RateLimiter, Services};
 use crate::intake::Intake;
 use crate::outputs::Outputs;
+use crate::pause::Pauses;
 use crate::payments::Payments;
 use crate::provider::ProviderShelf;
 use crate::queue::Queue;
@@ -59,6 +61,8 @@ impl App {
         // Before anything else uses a time.
         let mut follower = Follower::new(Arc::clone(&store), Arc::clone(&metrics));
         follower.begin().await?;
+        let pauses = Arc::new(Pauses::default());
+        load_pauses(store.as_ref(), &pauses, &metrics).await?;
         let registry = Registry::from_file(&config.providers_path, clock::now())?;
         let shutdown = CancellationToken::new();
         let upstream = Upstream::new(&config)?.observed_by(Arc::new(Observed(Arc::clone(&metrics))));
@@ -80,6 +84,7 @@ impl App {
             providers: Arc::clone(&providers),
             queue: Arc::clone(&queue),
             live: Arc::clone(&live),
+            pauses: Arc::clone(&pauses),
             metrics: Arc::clone(&metrics),
         });
         let tools = Tools {
@@ -91,6 +96,7 @@ impl App {
             upstream: Arc::new(upstream.clone()),
             outputs: Arc::clone(&outputs),
             metrics: Arc::clone(&metrics),
+            pauses: Arc::clone(&pauses),
             notes: Arc::default(),
         };
         let webhook_base = config.public_url_is_set.then(|| config.public_url.clone());
@@ -109,6 +115,8 @@ impl App {
             payments: Arc::new(payments),
             auth,
             metrics,
+            pauses,
+            upstream: Arc::new(upstream.clone()),
             limiter,
             link,
             listings: Default::default(),

@@ -1,23 +1,17 @@
 //! From the command line to what it asks for, and to the exit code.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::{copy, desk, open_store, orders, serve};
-use crate::cli::{
-    Cli, Command, CreditsCommand, DbCommand, GenerationsCommand, LedgerCommand, ResolveOutcome, UsersCommand, check,
-    healthcheck, plugin,
-};
+use crate::cli::{Cli, Command, DbCommand, LedgerCommand, check, healthcheck, plugin};
 use crate::config::{Config, Database, process_env};
 use crate::http::openapi;
 use crate::store::Store;
 use crate::store::sql::OpenOptions;
 use crate::telemetry;
-
-/// Statement lines that `velro credits show` prints.
-const SHOWN_LINES: u32 = 20;
 
 /// Carries out a command: 0 only on success. Faults go to standard error.
 #[allow(clippy::print_stderr, reason = "the command line talks to a person")]
@@ -64,59 +58,27 @@ async fn carry_out(cli: Cli) -> Result<bool> {
         migrate: migrating,
     };
     let store = open_store(&config, options).await?;
-    let outcome = at_the_desk(cli.chosen(), &config, &store).await;
+    let flags = cli.flags.repeated();
+    let outcome = at_the_desk(cli.chosen(), &flags, &config, &store).await;
     store.close().await;
     outcome
 }
 
 /// Commands that work on the store.
-async fn at_the_desk(command: Command, config: &Config, store: &Arc<dyn Store>) -> Result<bool> {
+async fn at_the_desk(command: Command, flags: &str, config: &Config, store: &Arc<dyn Store>) -> Result<bool> {
     match command {
-        Command::Migrate => println!("the database has this version's schema"),
-        Command::Ledger(LedgerCommand::Verify) => return desk::verify_ledger(store.as_ref()).await,
-        Command::Credits(CreditsCommand::Grant {
-            user,
-            amount,
-            reason,
-            key,
-        }) => {
-            desk::grant(store.as_ref(), &user, amount, &reason, key).await?;
+        Command::Migrate => {
+            println!("the database has this version's schema");
+            Ok(true)
         }
-        Command::Credits(CreditsCommand::Show { user }) => {
-            desk::show_credits(store.as_ref(), &user, SHOWN_LINES).await?;
+        Command::Orders(command) => orders::run(command, config, Arc::clone(store)).await,
+        Command::Ledger(LedgerCommand::Verify) => desk::verify_ledger(store.as_ref()).await,
+        command => {
+            let desk = desk::Desk { config, store, flags };
+            match desk.carry_out(command).await {
+                Some(outcome) => outcome,
+                None => bail!("this command does not work on the database"),
+            }
         }
-        Command::Users(UsersCommand::Promote { user }) => desk::promote(store.as_ref(), &user).await?,
-        Command::Generations(GenerationsCommand::Resolve { generation: None, .. }) => {
-            desk::list_unknown(store.as_ref()).await?;
-        }
-        Command::Generations(GenerationsCommand::Resolve {
-            generation: Some(id),
-            outcome,
-            reason,
-        }) => {
-            let id = id
-                .parse()
-                .with_context(|| format!("{id} is not the id of a generation"))?;
-            desk::resolve(config, Arc::clone(store), id, word(outcome)?, &reason).await?;
-        }
-        Command::Orders(command) => return orders::run(command, config, Arc::clone(store)).await,
-        Command::Serve
-        | Command::Check
-        | Command::Healthcheck
-        | Command::Openapi
-        | Command::Db(_)
-        | Command::Plugin(_) => {
-            bail!("this command does not work on the database")
-        }
-    }
-    Ok(true)
-}
-
-fn word(outcome: ResolveOutcome) -> Result<desk::Word> {
-    match outcome {
-        ResolveOutcome { refund: true, .. } => Ok(desk::Word::Refund),
-        ResolveOutcome { retry: true, .. } => Ok(desk::Word::Retry),
-        ResolveOutcome { deliver, .. } if !deliver.is_empty() => Ok(desk::Word::Deliver(deliver)),
-        _ => bail!("say what happened: --refund, --retry or --deliver URL"),
     }
 }

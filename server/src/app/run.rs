@@ -7,7 +7,7 @@ use anyhow::Result;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,14 +17,18 @@ use crate::catalog::Registry;
 use crate::clock;
 use crate::config::Role;
 use crate::config::watch::Watcher;
+use crate::desk::load_pauses;
 use crate::http::{self, Services};
 use crate::plugin::aside;
+use crate::queue::live::Signal;
 
 /// How often gauges that need the database are refreshed.
 const GAUGES_EVERY: Duration = Duration::from_secs(10);
 
 /// How often orders are looked through for those that nobody can pay any more.
 const ORDERS_EVERY: Duration = Duration::from_secs(600);
+/// How often what operators have stopped is read.
+const PAUSES_EVERY: Duration = Duration::from_secs(2);
 
 /// The last words of a stop (giving leases back, closing the store) get this long even if the grace is shorter.
 const SHORTEST_END: Duration = Duration::from_secs(1);
@@ -49,11 +53,13 @@ enum Piece {
     Orders,
     /// Follows the database's clock.
     Clock,
+    /// Knows what operators have stopped.
+    Pauses,
 }
 
 /// What runs in which role.
 fn pieces(role: Role) -> &'static [Piece] {
-    use Piece::{AccountKeys, Clock, EndedSessions, Erasing, Gauges, Orders, Registry, Worker};
+    use Piece::{AccountKeys, Clock, EndedSessions, Erasing, Gauges, Orders, Pauses, Registry, Worker};
     match role {
         Role::All => &[
             Worker,
@@ -64,9 +70,10 @@ fn pieces(role: Role) -> &'static [Piece] {
             Orders,
             Erasing,
             Clock,
+            Pauses,
         ],
-        Role::Api => &[EndedSessions, AccountKeys, Registry, Gauges, Orders, Clock],
-        Role::Worker => &[Worker, Registry, Gauges, Erasing, Clock],
+        Role::Api => &[EndedSessions, AccountKeys, Registry, Gauges, Orders, Clock, Pauses],
+        Role::Worker => &[Worker, Registry, Gauges, Erasing, Clock, Pauses],
     }
 }
 
@@ -92,6 +99,7 @@ impl App {
                 Piece::EndedSessions => drop(tasks.spawn(Arc::clone(&services.auth).watch_revoked(stop))),
                 Piece::AccountKeys => drop(tasks.spawn(Arc::clone(&services.auth).keep_keys(stop))),
                 Piece::Registry => drop(tasks.spawn(watch_registry(of_task, stop))),
+                Piece::Pauses => drop(tasks.spawn(watch_pauses(of_task, stop))),
                 Piece::Gauges => drop(tasks.spawn(refresh_gauges(of_task, stop))),
                 Piece::Erasing => drop(tasks.spawn(keep_erasing(of_task, stop))),
                 Piece::Orders => drop(tasks.spawn(forget_orders(of_task, stop))),
@@ -202,6 +210,39 @@ async fn watch_registry(services: Arc<Services>, stop: CancellationToken) {
     Watcher::new(path, Arc::clone(&services.shelf), health, Box::new(apply))
         .run(stop)
         .await;
+}
+
+/// Keeps reading what operators have stopped: every few seconds, and at once when another replica says so. While the database
+/// is away, what is known stays known.
+async fn watch_pauses(services: Arc<Services>, stop: CancellationToken) {
+    let mut signals = services.live.signals();
+    let mut tick = tokio::time::interval(PAUSES_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        let told = tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => false,
+            signal = signals.recv() => match signal {
+                Ok(Signal::Pauses) => true,
+                _ => continue,
+            },
+        };
+        match load_pauses(services.store.as_ref(), &services.pauses, &services.metrics).await {
+            Ok(changed) => {
+                failing = false;
+                // What may begin now waits for nobody.
+                if changed || told {
+                    services.live.look_here();
+                }
+            }
+            Err(error) if !failing => {
+                failing = true;
+                tracing::warn!(error = %error, "cannot read what operators have stopped; the last known state stays");
+            }
+            Err(_) => {}
+        }
+    }
 }
 
 /// Gauges that the database and the queue know.

@@ -145,6 +145,8 @@ pub struct Generation {
     pub error: Option<PublicError>,
     /// What was charged in the end; `None` while it runs.
     pub captured: Option<Credits>,
+    /// What an operator has given back of it since. Only reads fill it in, nothing that is decided with it is read here.
+    pub refunded: Credits,
     /// Delivered files, in order.
     pub outputs: Vec<StoredOutput>,
     /// Thousandths done, when the provider says so.

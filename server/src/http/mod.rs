@@ -11,6 +11,7 @@ mod caller;
 mod hoops;
 mod input;
 mod limits;
+mod operator;
 mod rendered;
 mod scopes;
 mod server;
@@ -26,6 +27,7 @@ use crate::config::Config;
 use crate::config::watch::RegistryHealth;
 use crate::intake::Intake;
 use crate::outputs::Outputs;
+use crate::pause::Pauses;
 use crate::payments::Payments;
 use crate::provider::ProviderShelf;
 use crate::queue::Queue;
@@ -33,7 +35,7 @@ use crate::queue::live::Live;
 use crate::shared::Link;
 use crate::store::Store;
 use crate::telemetry::Metrics;
-use crate::upstream::WebhookVerifier;
+use crate::upstream::{Upstream, WebhookVerifier};
 
 pub use caller::Caller;
 pub use limits::{Key, Left, Policy, RateLimiter, Spent};
@@ -54,6 +56,10 @@ pub struct Services {
     pub payments: Arc<Payments>,
     pub auth: Arc<Auth>,
     pub metrics: Arc<Metrics>,
+    /// What operators have stopped.
+    pub pauses: Arc<Pauses>,
+    /// Fetches what a provider delivered, when an operator says so.
+    pub upstream: Arc<Upstream>,
     /// Checks who signed a webhook.
     pub webhooks: Arc<WebhookVerifier>,
     /// Whether the file of the registry is the one in use.

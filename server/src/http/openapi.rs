@@ -25,6 +25,10 @@ const TAGS: &[(&str, &str)] = &[
     ("models", "What can be generated and what it costs."),
     ("outputs", "Delivered files behind signed URLs."),
     ("webhooks", "For providers."),
+    (
+        "operator",
+        "For operators: people, credits, open cases, redeem codes, pauses, the audit.",
+    ),
     ("system", "Health, version, metrics and this document."),
 ];
 

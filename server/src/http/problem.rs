@@ -74,8 +74,14 @@ codes! {
     NotAcceptable = NOT_ACCEPTABLE, "not_acceptable", "Nothing acceptable";
     /// The e-mail is registered.
     EmailTaken = CONFLICT, "email_taken", "E-mail already registered";
+    /// This person has used the code as often as one may.
+    CodeAlreadyRedeemed = CONFLICT, "code_already_redeemed", "The code was redeemed before";
     /// Not possible in the present state.
     Conflict = CONFLICT, "conflict", "Not possible now";
+    /// The code was good once.
+    CodeExpired = GONE, "code_expired", "The code has expired";
+    /// All uses of the code are used.
+    CodeUsedUp = GONE, "code_used_up", "The code is used up";
     /// The condition the client sent does not hold.
     PreconditionFailed = PRECONDITION_FAILED, "precondition_failed", "The condition does not hold";
     /// The body is larger than allowed.
@@ -101,6 +107,8 @@ codes! {
     Internal = INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong on our side";
     /// Planned, but not in this version.
     NotImplemented = NOT_IMPLEMENTED, "not_implemented", "Not available yet";
+    /// An operator lets nothing new in.
+    Draining = SERVICE_UNAVAILABLE, "draining", "Nothing new is taken at present";
     /// Something we need is down.
     Unavailable = SERVICE_UNAVAILABLE, "service_unavailable", "Temporarily unavailable";
     /// Something we need took too long.

@@ -12,8 +12,10 @@ use crate::catalog::{ClientCall, Model, ParamFault, Registry, Shelf, ValidCall};
 use crate::clock;
 use crate::failpoint;
 use crate::generation::{Event, Generation, Route, Status};
-use crate::id::{ApiKeyId, GenerationId, ProjectId, UserId};
+use crate::id::{ApiKeyId, AttemptId, GenerationId, ProjectId, UserId};
 use crate::ledger::Credits;
+use crate::pause::{Mode, Pauses};
+use crate::provider::routes::Obstacle;
 use crate::provider::{ProviderShelf, routes};
 use crate::queue::live::{Live, Seen, Watch};
 use crate::queue::{Job, Queue};
@@ -38,6 +40,8 @@ pub struct Intake {
     pub queue: Arc<dyn Queue>,
     /// Watchers and nudges.
     pub live: Arc<Live>,
+    /// What operators have stopped.
+    pub pauses: Arc<Pauses>,
     /// Counts submits by outcome.
     pub metrics: Arc<Metrics>,
 }
@@ -62,6 +66,8 @@ pub enum Refusal {
     UnknownModel(Vec<String>),
     /// Switched off, or its provider is not ready: the reason, fit for clients.
     ModelUnavailable(String),
+    /// An operator lets nothing new in, to be tried again later: what is closed, fit for clients.
+    Draining(&'static str),
     /// The call breaks rules of the model.
     Invalid(Vec<ParamFault>),
     /// The idempotency key belongs to another request.
@@ -111,6 +117,10 @@ pub enum Stopped {
 impl Intake {
     /// The price of a call and what would be sent, and to whom first, without submitting it.
     pub fn quote(&self, model_id: &str, call: &ClientCall<'_>) -> Result<(Arc<Model>, ValidCall), Refusal> {
+        self.prepare(model_id, call).map(|(model, valid, _)| (model, valid))
+    }
+
+    fn prepare(&self, model_id: &str, call: &ClientCall<'_>) -> Result<(Arc<Model>, ValidCall, Obstacle), Refusal> {
         let registry = self.shelf.get();
         let model = self.usable(&registry, model_id)?;
         let mut valid = model.check(call).map_err(Refusal::Invalid)?;
@@ -120,13 +130,14 @@ impl Intake {
             provider_input: valid.provider_input,
         };
         let ways = std::iter::once(first).chain(valid.fallbacks).collect();
-        let ways = routes::arrange(&registry, &self.providers, ways, clock::now()).ok_or_else(not_configured)?;
-        let mut ways = ways.into_iter();
+        let arranged = routes::arrange(&registry, &self.providers, &self.pauses, ways, clock::now());
+        let arranged = arranged.ok_or_else(not_configured)?;
+        let mut ways = arranged.routes.into_iter();
         let first = ways.next().ok_or_else(not_configured)?;
         (valid.provider, valid.provider_model) = (first.provider, first.provider_model);
         valid.provider_input = first.provider_input;
         valid.fallbacks = ways.collect();
-        Ok((model, valid))
+        Ok((model, valid, arranged.obstacle))
     }
 
     /// Accepts a call: exactly one generation and one hold, or a refusal that changed nothing.
@@ -136,7 +147,7 @@ impl Intake {
             Ok(Accepted { replayed: true, .. }) => "replayed",
             Ok(_) => "accepted",
             Err(Refusal::Insufficient { .. } | Refusal::CapReached { .. }) => "insufficient_credits",
-            Err(Refusal::ModelUnavailable(_)) => "unavailable",
+            Err(Refusal::ModelUnavailable(_) | Refusal::Draining(_)) => "unavailable",
             Err(Refusal::Store(_)) => "error",
             Err(_) => "invalid",
         });
@@ -144,7 +155,13 @@ impl Intake {
     }
 
     async fn accept(&self, request: Request<'_>) -> Result<Accepted, Refusal> {
-        let (model, valid) = self.quote(request.model_id, &request.call)?;
+        let (model, valid, obstacle) = self.prepare(request.model_id, &request.call)?;
+        if self.pauses.queue() == Mode::Draining {
+            return Err(Refusal::Draining("this server"));
+        }
+        if obstacle == Obstacle::Draining {
+            return Err(Refusal::Draining("the provider of this model"));
+        }
         let new = NewGeneration {
             id: GenerationId::new(),
             user_id: request.user_id,
@@ -255,6 +272,21 @@ impl Intake {
                 generation_id = %generation.id,
                 "cancelled, but still in the queue; the worker will skip it"
             );
+        }
+    }
+
+    /// Tells everybody what an operator decided about a generation, and whoever had its attempt in hand.
+    pub async fn was_resolved(&self, generation: &Generation, events: &[Event], attempt: Option<AttemptId>) {
+        self.live.publish(events);
+        match generation.status {
+            Status::Queued => self.enqueue(generation).await,
+            _ if self.queue.remove(&generation.provider, generation.id).await.is_err() => {
+                tracing::warn!(generation_id = %generation.id, "ended, but still in the queue; the worker will skip it");
+            }
+            _ => {}
+        }
+        if let Some(attempt) = attempt {
+            self.live.nudge(attempt);
         }
     }
 

@@ -243,6 +243,14 @@ impl Outputs {
         })
     }
 
+    /// Whether a file is there. An error when the storage itself does not answer: that says nothing about the file.
+    pub async fn has(&self, key: &str) -> io::Result<bool> {
+        match self.path(key) {
+            Some(path) => fs::try_exists(path).await,
+            None => Ok(false),
+        }
+    }
+
     /// Deletes files; what is not there is no error. Empty folders go with them.
     pub async fn remove<K: AsRef<str>>(&self, keys: &[K]) -> io::Result<()> {
         for key in keys {

@@ -1,4 +1,5 @@
-//! Which of several routes to take: the first in order that is ready and whose breaker lets something through.
+//! Which of several routes to take: the first in order that is ready, whose breaker lets something through, and that no
+//! operator has stopped.
 
 use std::sync::Arc;
 
@@ -6,14 +7,37 @@ use super::{LoadedProvider, ProviderShelf, Standing};
 use crate::catalog::Registry;
 use crate::clock::Micros;
 use crate::generation::Route;
+use crate::pause::{Mode, Pauses};
 
 /// A route that can be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pick {
     /// Its place among those that were looked at.
     pub index: usize,
-    /// Its breaker is open, as are those of all others that are ready.
-    pub is_open: bool,
+    /// What keeps a job there from beginning at once.
+    pub obstacle: Obstacle,
+}
+
+/// What keeps a job from beginning, the worse the later: a breaker closes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Obstacle {
+    /// Nothing.
+    None,
+    /// The breaker is open.
+    Open,
+    /// An operator lets nothing begin.
+    Paused,
+    /// An operator lets nothing new in.
+    Draining,
+}
+
+/// Routes in the order to try them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arranged {
+    /// The one to take in front.
+    pub routes: Vec<Route>,
+    /// Of that one.
+    pub obstacle: Obstacle,
 }
 
 /// The provider of this name, if it is switched on and can be used.
@@ -23,24 +47,35 @@ pub fn ready(registry: &Registry, providers: &ProviderShelf, name: &str) -> Opti
     provider.not_ready.is_none().then_some(provider)
 }
 
-/// The route to take now: the first that is ready and not open, else the first that is ready; `None` when none is.
+/// The route to take now: of those that are ready, the first with the least in its way; `None` when none is ready.
 pub fn pick<'r>(
     registry: &Registry,
     providers: &ProviderShelf,
+    pauses: &Pauses,
     routes: impl IntoIterator<Item = &'r Route>,
     now: Micros,
 ) -> Option<Pick> {
-    let mut first = None;
+    let mut best: Option<Pick> = None;
     for (index, route) in routes.into_iter().enumerate() {
         let Some(provider) = ready(registry, providers, &route.provider) else {
             continue;
         };
-        if !matches!(provider.health.standing(now), Standing::Open { .. }) {
-            return Some(Pick { index, is_open: false });
+        let obstacle = match pauses.provider(&route.provider) {
+            Mode::Draining => Obstacle::Draining,
+            Mode::Paused => Obstacle::Paused,
+            Mode::Running if matches!(provider.health.standing(now), Standing::Open { .. }) => Obstacle::Open,
+            Mode::Running => {
+                return Some(Pick {
+                    index,
+                    obstacle: Obstacle::None,
+                });
+            }
+        };
+        if best.is_none_or(|best| obstacle < best.obstacle) {
+            best = Some(Pick { index, obstacle });
         }
-        first = first.or(Some(Pick { index, is_open: true }));
     }
-    first
+    best
 }
 
 /// The routes with the one to take in front. Those that were passed over come last: they may serve later. `None` when none
@@ -48,10 +83,11 @@ pub fn pick<'r>(
 pub fn arrange(
     registry: &Registry,
     providers: &ProviderShelf,
+    pauses: &Pauses,
     mut routes: Vec<Route>,
     now: Micros,
-) -> Option<Vec<Route>> {
-    let pick = pick(registry, providers, &routes, now)?;
-    routes.rotate_left(pick.index);
-    Some(routes)
+) -> Option<Arranged> {
+    let Pick { index, obstacle } = pick(registry, providers, pauses, &routes, now)?;
+    routes.rotate_left(index);
+    Some(Arranged { routes, obstacle })
 }

@@ -33,8 +33,10 @@ type Channels = HashMap<GenerationId, broadcast::Sender<Arc<Event>>>;
 pub enum Signal {
     /// This attempt is due now (a cancel, a webhook).
     Due(AttemptId),
-    /// Attempts have become free: look at the store.
+    /// Attempts have become free, or jobs may begin that could not: look at the store.
     Look,
+    /// An operator has stopped something or let it run: read what.
+    Pauses,
 }
 
 /// The hub.
@@ -88,6 +90,17 @@ impl Live {
     /// Tells the workers of the other replicas that attempts have become free.
     pub fn look_at_the_store(&self) {
         self.send(&Message::Look);
+    }
+
+    /// Tells the worker of this process to look what it may begin.
+    pub fn look_here(&self) {
+        self.signal(Signal::Look);
+    }
+
+    /// Tells this process and the other replicas that an operator has stopped something or let it run.
+    pub fn pauses_changed(&self) {
+        self.signal(Signal::Pauses);
+        self.send(&Message::Pauses);
     }
 
     /// Waits until the other replicas have been sent what was said so far; for a process that is about to end.
@@ -178,6 +191,7 @@ impl Live {
         match message {
             Message::Due(attempt) => self.signal(Signal::Due(attempt)),
             Message::Look => self.signal(Signal::Look),
+            Message::Pauses => self.signal(Signal::Pauses),
             Message::Wake => self.wake_here(),
             Message::Event(event) => self.show(std::slice::from_ref(event)),
             // Most events of the installation are watched elsewhere or nowhere: not worth being parsed.
@@ -196,6 +210,7 @@ impl Live {
 enum Message<'a> {
     Due(AttemptId),
     Look,
+    Pauses,
     Wake,
     Event(&'a Event),
     Unread(GenerationId, &'a [u8]),
@@ -215,6 +230,7 @@ impl<'a> Message<'a> {
         match self {
             Message::Due(attempt) => [b"D".as_slice(), attempt.uuid().as_bytes()].concat(),
             Message::Look => b"L".to_vec(),
+            Message::Pauses => b"P".to_vec(),
             Message::Wake => b"W".to_vec(),
             Message::Event(event) => {
                 let rest = Rest {
@@ -235,6 +251,7 @@ impl<'a> Message<'a> {
         let (letter, rest) = bytes.split_first()?;
         match letter {
             b'L' => Some(Message::Look),
+            b'P' => Some(Message::Pauses),
             b'W' => Some(Message::Wake),
             b'D' => Some(Message::Due(Uuid::from_slice(rest).ok()?.into())),
             b'E' => {

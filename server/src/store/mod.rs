@@ -18,8 +18,9 @@ use async_trait::async_trait;
 
 use crate::clock::Micros;
 use crate::generation::{Attempt, AttemptState, Event, Generation};
-use crate::id::{ApiKeyId, AttemptId, GenerationId, OrderId, ProjectId, SessionId, UserId};
+use crate::id::{ApiKeyId, AttemptId, GenerationId, OrderId, ProjectId, RedeemCodeId, SessionId, UserId};
 use crate::ledger::Balance;
+use crate::pause::{Mode, Pause};
 use crate::purchase::Order;
 
 /// Why the store could not answer. Refusals that belong to a use case are in its own result type.
@@ -66,7 +67,8 @@ pub trait Store: Send + Sync + 'static {
     async fn user(&self, id: UserId) -> Result<Option<User>>;
     /// Changes what is `Some`; `None` when there is no such user.
     async fn update_profile(&self, id: UserId, change: ProfileChange, now: Micros) -> Result<Option<User>>;
-    /// `None` when nobody has this e-mail.
+    /// Without an audit entry: for setting up. Operators change people with [`Store::change_user`]. `None` when nobody has
+    /// this e-mail.
     async fn set_role(&self, email: &str, role: Role, now: Micros) -> Result<Option<User>>;
     /// Opens a session with its first refresh token and notes the sign-in.
     async fn open_session(&self, session: NewSession) -> Result<()>;
@@ -253,4 +255,40 @@ pub trait Store: Send + Sync + 'static {
     async fn newest_attempt(&self, id: GenerationId) -> Result<Option<(Attempt, Generation)>>;
     /// Carries out an operator's word on an `unknown` attempt, once, with an audit row.
     async fn resolve_unknown(&self, resolution: Resolve) -> Result<Resolved>;
+
+    // ---- the operator's desk; every change with its audit entry in the same transaction
+
+    /// People with their accounts, newest first.
+    async fn people(&self, filter: UserFilter) -> Result<Listed<Person>>;
+    /// Gives a role, suspends or takes that back. The last one who may operate stays one.
+    async fn change_user(&self, change: ChangeUser) -> Result<UserChanged>;
+    /// Gives credits, or sets a grant right in either direction; never below what can be spent.
+    async fn correct(&self, correct: Correct) -> Result<Corrected>;
+    /// Gives back what was charged for a generation, in whole or in part, and never more than that.
+    async fn refund(&self, refund: Refund) -> Result<Refunded>;
+    /// Generations of all users, newest first.
+    async fn cases(&self, filter: CaseFilter) -> Result<Listed<Case>>;
+    /// All that is known of one.
+    async fn case(&self, id: GenerationId) -> Result<Option<CaseFile>>;
+    /// Generations that may need a hand after `after` (exclusive), oldest first.
+    async fn search(&self, search: Search, after: Option<GenerationId>, limit: u32) -> Result<Listed<Case>>;
+    /// What operators did, newest first.
+    async fn audit(&self, filter: AuditFilter) -> Result<Listed<AuditEntry>>;
+    /// What operators said of every scope last.
+    async fn pauses(&self) -> Result<Vec<Pause>>;
+    /// Stops a scope or lets it run; answers what it did before.
+    async fn set_pause(&self, set: SetPause) -> Result<Mode>;
+
+    // ---- redeem codes
+
+    /// Stores a code, unless there is the same already.
+    async fn create_code(&self, new: NewCode) -> Result<Created<RedeemCode>>;
+    /// After `after` (exclusive), newest first.
+    async fn codes(&self, after: Option<RedeemCodeId>, limit: u32) -> Result<Listed<RedeemCode>>;
+    /// One with its newest hundred uses.
+    async fn code(&self, id: RedeemCodeId) -> Result<Option<(RedeemCode, Vec<Redemption>)>>;
+    /// Ends a code; the answer says whether this call did it.
+    async fn disable_code(&self, id: RedeemCodeId, by: By) -> Result<Option<(RedeemCode, bool)>>;
+    /// Uses a code: as often as it may be used in all and by this user, whoever comes at the same moment.
+    async fn redeem(&self, redeem: Redeem) -> Result<Redeemed>;
 }

@@ -128,6 +128,21 @@ store! {
     attempts_in(state: AttemptState, limit: u32) -> Vec<(Attempt, Generation)>;
     newest_attempt(id: GenerationId) -> Option<(Attempt, Generation)>;
     resolve_unknown(resolution: Resolve) -> Resolved;
+    people(filter: UserFilter) -> Listed<Person>;
+    change_user(change: ChangeUser) -> UserChanged;
+    correct(correct: Correct) -> Corrected;
+    refund(refund: Refund) -> Refunded;
+    cases(filter: CaseFilter) -> Listed<Case>;
+    case(id: GenerationId) -> Option<CaseFile>;
+    search(search: Search, after: Option<GenerationId>, limit: u32) -> Listed<Case>;
+    audit(filter: AuditFilter) -> Listed<AuditEntry>;
+    pauses() -> Vec<Pause>;
+    set_pause(set: SetPause) -> Mode;
+    create_code(new: NewCode) -> Created<RedeemCode>;
+    codes(after: Option<RedeemCodeId>, limit: u32) -> Listed<RedeemCode>;
+    code(id: RedeemCodeId) -> Option<(RedeemCode, Vec<Redemption>)>;
+    disable_code(id: RedeemCodeId, by: By) -> Option<(RedeemCode, bool)>;
+    redeem(redeem: Redeem) -> Redeemed;
 }
 
 #[cfg(test)]

@@ -91,6 +91,8 @@ metrics! {
     /// Generations that went from one provider to another, by reason: refused, failed (the provider's verdict on a job it
     /// had accepted), breaker, fault (of its code), removed (from the registry).
     reroutes: IntCounterVec = "velro_reroutes_total" ["from", "to", "reason"];
+    /// 1 for what an operator has stopped: mode paused begins nothing, draining takes nothing new.
+    paused: IntGaugeVec = "velro_paused" ["scope", "mode"];
     /// Credits in unsettled holds.
     held_credits: IntGauge = "velro_held_credits" [];
     /// Ended generations by verdict: completed, failed, cancelled.
@@ -211,6 +213,14 @@ impl Metrics {
             self.provider_breakers
                 .with_label_values(&[provider])
                 .set(i64::from(level));
+        }
+    }
+
+    /// What an operator has stopped, by scope and mode. What is not named runs.
+    pub fn paused(&self, stopped: impl IntoIterator<Item = (String, &'static str)>) {
+        self.paused.reset();
+        for (scope, mode) in stopped {
+            self.paused.with_label_values(&[&*scope, mode]).set(1);
         }
     }
 

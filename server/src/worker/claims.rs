@@ -15,6 +15,7 @@ use super::{Running, Worker, job_of};
 use crate::catalog::{ProviderEntry, Registry};
 use crate::clock;
 use crate::id::{AttemptId, GenerationId, UserId};
+use crate::pause::Pauses;
 use crate::queue::{Job, Kept, LaneLimits};
 
 /// How often the store is searched for jobs to begin while the queue does not answer.
@@ -72,6 +73,7 @@ impl Worker {
             return;
         }
         let registry = self.tools.shelf.get();
+        let pauses = Arc::clone(&self.tools.pauses);
         if self.claims.is_without_queue {
             return self.claim_from_store(&registry).await;
         }
@@ -79,7 +81,7 @@ impl Worker {
             true => 1,
             false => self.sharers().await,
         };
-        for provider in registry.providers.values().filter(|p| p.enabled) {
+        for provider in registry.providers.values().filter(|p| may_begin(&pauses, p)) {
             let limits = share_of(limits_of(provider), sharers);
             loop {
                 if self.is_busy() {
@@ -126,13 +128,14 @@ impl Worker {
             return;
         }
         self.claims.next_search = Instant::now() + SEARCH_EVERY;
+        let pauses = Arc::clone(&self.tools.pauses);
         let sharers = self.sharers().await;
         let mut load = Load::default();
         self.running()
             .for_each(|running| load.add(&running.provider, running.user_id));
         let share = |provider: &ProviderEntry| share_of(limits_of(provider), sharers);
         for _ in 0..PAGES {
-            let mut lanes = registry.providers.values().filter(|p| p.enabled);
+            let mut lanes = registry.providers.values().filter(|p| may_begin(&pauses, p));
             if !lanes.any(|p| load.has_room(&p.name, share(p))) {
                 return;
             }
@@ -145,7 +148,10 @@ impl Worker {
                     return;
                 }
                 self.claims.searched = Some(generation.id);
-                let provider = registry.providers.get(&generation.provider).filter(|p| p.enabled);
+                let provider = registry
+                    .providers
+                    .get(&generation.provider)
+                    .filter(|p| may_begin(&pauses, p));
                 let Some(provider) = provider else { continue };
                 let (name, user) = (&generation.provider, generation.user_id);
                 if load.has_room_for(name, user, share(provider)) && !self.is_begun(generation.id) {
@@ -218,6 +224,11 @@ impl Worker {
     fn is_begun(&self, id: GenerationId) -> bool {
         self.stepping.values().any(|(_, running)| running.generation_id == id)
     }
+}
+
+/// Whether jobs may begin at a provider: it is switched on, and no operator has paused it or the queue.
+fn may_begin(pauses: &Pauses, provider: &ProviderEntry) -> bool {
+    provider.enabled && pauses.may_begin(&provider.name)
 }
 
 fn limits_of(provider: &ProviderEntry) -> LaneLimits {

@@ -30,6 +30,7 @@ use crate::catalog::Shelf;
 use crate::clock::{self, Micros};
 use crate::id::{AttemptId, GenerationId, UserId};
 use crate::outputs::Outputs;
+use crate::pause::Pauses;
 use crate::provider::ProviderShelf;
 use crate::queue::live::{Live, Signal};
 use crate::queue::{Job, Queue};
@@ -64,6 +65,8 @@ pub struct Tools {
     pub upstream: Arc<Upstream>,
     pub outputs: Arc<Outputs>,
     pub metrics: Arc<Metrics>,
+    /// What operators have stopped.
+    pub pauses: Arc<Pauses>,
     pub notes: Arc<Notes>,
 }
 
@@ -197,6 +200,8 @@ impl Worker {
                 () = queue.changed() => self.claims.is_hungry = true,
                 signal = signals.recv() => match signal {
                     Ok(Signal::Due(attempt)) if self.nudge(attempt) => {}
+                    // They are read first; a look follows when that was news.
+                    Ok(Signal::Pauses) => {}
                     // Somebody else's, nobody's, or too many to count: the store knows which.
                     _ => next_sweep = next_sweep.min(self.last_sweep + LEAST_BETWEEN_SWEEPS),
                 },

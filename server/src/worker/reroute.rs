@@ -9,6 +9,7 @@ use super::{LATER, Next, Settings, Tools};
 use crate::clock::{self, Micros};
 use crate::failpoint;
 use crate::generation::AttemptState;
+use crate::provider::routes::Obstacle;
 use crate::provider::{Admission, routes};
 use crate::queue::Job;
 use crate::store::{Reroute, Rerouted, Work};
@@ -67,7 +68,7 @@ impl Drive {
     }
 
     /// Gives the generation to its next provider; `None` when there is none to give it to, and nothing was changed.
-    /// `even_open`: also to one whose breaker is open, when there is no other.
+    /// `even_open`: also to one whose breaker is open or that an operator has stopped, when there is no other; it waits there.
     pub(super) async fn reroute(
         &mut self,
         why: Why,
@@ -109,8 +110,9 @@ pub(super) struct Parting<'a> {
 /// See [`Drive::reroute`].
 pub(super) async fn reroute(tools: &Tools, settings: &Settings, work: &Work, parting: Parting<'_>) -> Option<Next> {
     let registry = tools.shelf.get();
-    let pick = routes::pick(&registry, &tools.providers, &work.generation.fallbacks, parting.now)?;
-    if pick.is_open && !parting.even_open {
+    let fallbacks = &work.generation.fallbacks;
+    let pick = routes::pick(&registry, &tools.providers, &tools.pauses, fallbacks, parting.now)?;
+    if pick.obstacle != Obstacle::None && !parting.even_open {
         return None;
     }
     let reroute = Reroute {

@@ -122,7 +122,7 @@ impl Worker {
                 .map(job_of)
                 .partition(|job| registry.providers.contains_key(&*job.provider));
             for job in unknown {
-                if !self.is_busy() {
+                if !self.is_busy() && self.tools.pauses.may_begin(&job.provider) {
                     self.begin(&job);
                 }
             }

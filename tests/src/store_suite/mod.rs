@@ -11,8 +11,11 @@
 
 pub mod attempts;
 pub mod care;
+pub mod cases;
+pub mod codes;
 pub mod credits;
 pub mod damage;
+pub mod desk;
 pub mod fixtures;
 pub mod generations;
 pub mod keys;
@@ -128,6 +131,23 @@ macro_rules! store_suite {
             resolve::a_retry_of_what_should_stop_is_a_cancel,
             resolve::an_unknown_attempt_can_be_delivered,
             resolve::only_unknown_attempts_are_resolved,
+            desk::the_last_operator_stays_one,
+            desk::a_suspended_person_spends_nothing_until_it_is_taken_back,
+            desk::people_are_found_page_by_page,
+            desk::a_correction_takes_what_is_there_and_no_more,
+            desk::corrections_at_once_never_overdraw,
+            desk::a_charge_is_given_back_in_parts_and_never_more_than_it_was,
+            desk::refunds_at_once_give_back_once,
+            cases::what_is_held_too_long_is_ended_and_its_worker_loses,
+            cases::ending_by_hand_and_settling_have_one_winner,
+            cases::cases_are_found_across_users,
+            cases::what_needs_a_hand_is_found,
+            desk::the_audit_is_read_by_who_what_and_when,
+            desk::pauses_are_kept_with_who_and_why,
+            codes::a_code_gives_what_it_says_as_often_as_it_says,
+            codes::a_code_that_is_over_gives_nothing,
+            codes::fifty_people_at_once_use_a_code_once,
+            codes::one_person_fifty_times_at_once_uses_a_code_once,
             races::parallel_submits_spend_to_the_last_credit,
             races::cancel_and_settle_have_one_winner,
             races::a_refresh_token_used_twice_at_once_is_caught,

@@ -425,6 +425,7 @@ impl<'a> World<'a> {
         };
         let word = Resolve {
             generation_id: self.jobs[job].id,
+            even_running: false,
             resolution: word,
             actor: "test".into(),
             reason: "because".into(),

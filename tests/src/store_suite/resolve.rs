@@ -109,6 +109,7 @@ pub async fn a_cancel_is_idempotent_and_private(stage: &dyn Stage) {
 fn resolve(id: GenerationId, resolution: Resolution) -> Resolve {
     Resolve {
         generation_id: id,
+        even_running: false,
         resolution,
         actor: "operator ada".into(),
         reason: "looked at the provider's dashboard".into(),

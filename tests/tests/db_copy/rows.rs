@@ -39,7 +39,7 @@ async fn columns(conn: &mut PgConnection) -> BTreeMap<String, Vec<(String, Strin
     for (table, column, kind) in all {
         columns.entry(table).or_default().push((column, kind));
     }
-    assert_eq!(columns.len(), 14, "{:?}", columns.keys());
+    assert_eq!(columns.len(), 21, "{:?}", columns.keys());
     columns
 }
 

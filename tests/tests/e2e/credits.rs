@@ -94,7 +94,7 @@ async fn the_statement_is_real_filtered_and_paged() {
         user,
         json!({"user_id": ada.user_id, "credits_balance": 1495, "currency": "credits"})
     );
-    for path in ["redeem", "redeem/"] {
+    for path in ["purchase", "purchase/"] {
         let path = format!("/api/v1/credits/{path}");
         ada.post(&path, &json!({"credit_amount": 100}))
             .await

@@ -102,7 +102,7 @@ async fn a_key_does_what_its_scopes_say_and_no_more() {
             };
             let allowed: Vec<&str> = security.iter().filter_map(|s| s["api_key"][0].as_str()).collect();
             // A path of nothing that exists: whoever gets past the guard finds nothing.
-            let url = path.replace('{', "").replace('}', "");
+            let url = path.replace(['{', '}'], "");
             for (scope, holder) in &holders {
                 let request = holder.request(Method::from_bytes(method.to_uppercase().as_bytes()).unwrap(), &url);
                 let answer = holder.send(request).await;

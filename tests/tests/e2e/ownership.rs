@@ -100,7 +100,7 @@ fn table() -> Vec<(&'static str, &'static str, Access, Value)> {
         ("get", "/api/v1/credits/orders", Own, none.clone()),
         ("get", "/api/v1/credits/orders/{order_id}", ORDER, none.clone()),
         ("post", "/api/v1/webhooks/stripe", Signed, json!({})),
-        ("post", "/api/v1/credits/redeem", Own, none.clone()),
+        ("post", "/api/v1/credits/redeem", Own, json!({"code": "WELCOME-2027"})),
         ("get", "/api/v1/keys", Own, none.clone()),
         ("post", "/api/v1/keys", Own, json!({"name": "x"})),
         ("get", "/api/v1/keys/{key_id}", API_KEY, none.clone()),
@@ -232,7 +232,12 @@ async fn every_operation_is_guarded() {
     let table = table();
     let tested: BTreeSet<(String, String)> = table.iter().map(|(m, p, ..)| ((*m).into(), (*p).into())).collect();
     assert_eq!(tested.len(), table.len(), "no operation is twice in the table");
-    let missing: Vec<_> = documented.keys().filter(|key| !tested.contains(*key)).collect();
+    // Those of the operator's desk are tried in `operator_api.rs`, all that the document has.
+    let elsewhere = |key: &&(String, String)| key.1.starts_with("/api/v1/operator");
+    let missing: Vec<_> = documented
+        .keys()
+        .filter(|key| !tested.contains(*key) && !elsewhere(key))
+        .collect();
     assert!(missing.is_empty(), "operations without a row in the table: {missing:?}");
     let gone: Vec<_> = tested.iter().filter(|key| !documented.contains_key(*key)).collect();
     assert!(gone.is_empty(), "rows without an operation: {gone:?}");

@@ -62,6 +62,7 @@ async fn creates_by_form_multipart_and_json_at_both_mounts() {
                 "completed_at",
                 "cost",
                 "created_at",
+                "credits_refunded",
                 "credits_used",
                 "error_message",
                 "id",

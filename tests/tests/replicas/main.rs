@@ -7,6 +7,7 @@ mod across;
 mod fairness;
 mod handover;
 mod outages;
+mod paused;
 mod storm;
 mod upgrade;
 

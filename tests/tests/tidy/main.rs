@@ -21,6 +21,8 @@ const LAYERS: &[Layer] = &[
     layer("clock", "failpoint"),
     layer("id", "clock"),
     layer("document", ""),
+    // What an operator has stopped, in this process.
+    layer("pause", "clock"),
     // The domain.
     layer("ledger", "id clock"),
     layer("generation", "ledger id clock"),
@@ -30,10 +32,13 @@ const LAYERS: &[Layer] = &[
     layer("config", "catalog purchase document clock failpoint"),
     // The ports, and the way to Redis below them.
     layer("shared", ""),
-    layer("store", "generation purchase ledger id clock"),
+    layer("store", "pause generation purchase ledger id clock"),
     layer("queue", "shared generation id clock"),
     layer("plugin", "config"),
-    layer("provider", "plugin catalog config document generation ledger id clock"),
+    layer(
+        "provider",
+        "plugin pause catalog config document generation ledger id clock",
+    ),
     layer("upstream", "provider config id clock"),
     layer("outputs", "upstream provider config generation id clock"),
     layer(
@@ -45,17 +50,21 @@ const LAYERS: &[Layer] = &[
     layer("payments", "store telemetry config purchase ledger id clock failpoint"),
     layer(
         "intake",
-        "store queue provider telemetry catalog generation ledger id clock failpoint",
+        "store queue provider telemetry catalog pause generation ledger id clock failpoint",
     ),
     layer(
         "worker",
-        "store queue provider upstream outputs telemetry catalog generation ledger id clock failpoint",
+        "store queue provider upstream outputs telemetry catalog pause generation ledger id clock failpoint",
+    ),
+    layer(
+        "desk",
+        "store provider upstream outputs telemetry catalog pause generation ledger id clock",
     ),
     // The edge.
     layer(
         "http",
-        "auth payments intake store queue shared provider upstream outputs telemetry config catalog generation purchase \
-         ledger id clock",
+        "auth payments intake desk store queue shared provider upstream outputs telemetry config catalog pause generation \
+         purchase ledger id clock",
     ),
     // Who puts it together.
     layer("app", "*"),
@@ -92,6 +101,7 @@ const ACTING: &[&str] = &[
     "server/src/auth",
     "server/src/cli",
     "server/src/config",
+    "server/src/desk",
     "server/src/failpoint",
     "server/src/http",
     "server/src/intake",

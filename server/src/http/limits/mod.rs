@@ -49,6 +49,10 @@ pub enum Policy {
     Status,
     /// Exports of one user's data.
     Export,
+    /// Wrong redeem codes of one user.
+    Redeem,
+    /// Wrong redeem codes from one address.
+    RedeemAddress,
     /// Everything else, of one user.
     Api,
 }
@@ -73,6 +77,8 @@ impl Policy {
             Policy::Purchase => ("purchase", 20),
             Policy::Status => ("status", 600),
             Policy::Export => ("export", 5),
+            Policy::Redeem => ("redeem", 10),
+            Policy::RedeemAddress => ("redeem-address", 30),
             Policy::Api => ("api", 300),
         };
         Quota {

@@ -20,6 +20,8 @@ use crate::upstream::names_public_host;
 const KEY_MAX_CHARS: usize = 255;
 /// Most characters of all parameters together, as JSON text.
 pub const PARAMETERS_MAX_CHARS: usize = 10_000;
+/// When to try again while nothing new is taken.
+const DRAINING_RETRY_SECONDS: u64 = 30;
 /// Most characters of a parameter's name.
 const PARAMETER_NAME_MAX_CHARS: usize = 100;
 
@@ -211,9 +213,9 @@ impl Call {
     }
 }
 
-/// The request's `Idempotency-Key`, with or without quotes, tied to the call.
+/// The request's `Idempotency-Key`, tied to the call.
 pub fn idempotency_key(req: &Request, call: &Call) -> Result<Option<IdempotencyKey>> {
-    let key = idempotency_text(req)?;
+    let key = key_of(req)?;
     Ok(key.map(|key| IdempotencyKey {
         key,
         fingerprint: call.fingerprint(),
@@ -221,7 +223,7 @@ pub fn idempotency_key(req: &Request, call: &Call) -> Result<Option<IdempotencyK
 }
 
 /// The request's `Idempotency-Key`, with or without quotes.
-pub fn idempotency_text(req: &Request) -> Result<Option<String>> {
+pub fn key_of(req: &Request) -> Result<Option<String>> {
     let Some(header) = req.headers().get("idempotency-key") else {
         return Ok(None);
     };
@@ -253,6 +255,11 @@ pub fn refused(refusal: Refusal) -> Problem {
         }
         Refusal::ModelUnavailable(reason) => Problem::new(Code::ModelUnavailable, format!("model_id: {reason}"))
             .with_errors(vec![FieldError::new(&["body", "model_id"], reason, "unavailable")]),
+        Refusal::Draining(what) => Problem::new(
+            Code::Draining,
+            format!("The operator lets {what} take nothing new at present; what was accepted goes on. Try again later"),
+        )
+        .retry_after(DRAINING_RETRY_SECONDS),
         Refusal::Invalid(faults) => Problem::call("body", faults),
         Refusal::KeyReused => Problem::new(
             Code::IdempotencyKeyReused,

@@ -2,23 +2,24 @@
 
 use salvo::oapi::{ToSchema, endpoint};
 use salvo::prelude::Json;
-use salvo::{Depot, Request, Router};
-use serde::Serialize;
+use salvo::{Depot, Request, Response, Router};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
-use super::auth::Done;
 use super::person::gone;
 use super::purchases;
 use super::system::Pong;
 use crate::clock;
+use crate::desk::code;
 use crate::http::Caller;
+use crate::http::caller::address;
 use crate::http::hoops::authenticated;
-use crate::http::input::{Query, services};
-use crate::http::limits::{Policy, limit};
+use crate::http::input::{self, Faults, Query, services};
+use crate::http::limits::{Key, Policy, count, limit};
 use crate::http::problem::{Code, Problem, Result};
 use crate::ledger::LineType;
-use crate::store::{StatementFilter, StatementLine};
+use crate::store::{Redeem, Redeemed, StatementFilter, StatementLine};
 
 /// Longest period of the sums, in days: ten years.
 const MAX_DAYS: i64 = 3650;
@@ -205,19 +206,97 @@ async fn credit_stats(req: &mut Request, depot: &mut Depot) -> Result<Json<Credi
     }))
 }
 
+/// A code.
+#[derive(Deserialize, ToSchema)]
+#[salvo(schema(name = "RedeemRequest", example = json!({"code": "7K2M9-QXT4B-0H8VD-3CWNE"})))]
+struct RedeemRequest {
+    /// As it was given out; case, spaces and hyphens do not matter.
+    #[salvo(schema(min_length = 1, max_length = 200))]
+    code: String,
+}
+
+/// What a code gave.
+#[derive(Serialize, ToSchema)]
+#[salvo(schema(name = "Redeemed"))]
+struct RedeemAnswer {
+    message: String,
+    /// What it gave.
+    credits: i64,
+    /// What can be spent now.
+    balance: i64,
+}
+
 /// Redeem a code
 ///
-/// Not in this version; an operator grants credits with `velro credits grant`.
+/// Gives the credits of a code that an operator made. 404 for a code that is not known, 409 when you have used it as often as
+/// one may, 410 when it has expired or is used up. Wrong codes are limited per account and per address.
 #[endpoint(
     tags("credits"),
-    status_codes(401, 429, 501),
+    request_body = RedeemRequest,
+    status_codes(200, 400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 500, 503),
     security(["bearer" = []])
 )]
-async fn redeem() -> Result<Json<Done>> {
-    Err(Problem::new(
-        Code::NotImplemented,
-        "Codes cannot be redeemed yet; ask the operator for a grant",
-    ))
+async fn redeem(req: &mut Request, depot: &mut Depot, res: &mut Response) -> Result<Json<RedeemAnswer>> {
+    let services = services(depot)?;
+    let caller = Caller::of(depot)?;
+    let body: RedeemRequest = input::json(req, services.config.max_body_bytes).await?;
+    let mut faults = Faults::default();
+    let loc = ["body", "code"];
+    faults.unless(
+        body.code.chars().any(char::is_alphanumeric),
+        &loc,
+        "must be a code",
+        "missing",
+    );
+    faults.text(&body.code, &loc, code::MAX_TYPED_CHARS, false);
+    faults.finish()?;
+
+    // Counted before the look-up, so that parallel guesses cannot slip past; what was no guess is given back.
+    let (limiter, user) = (&services.limiter, Key::caller(caller));
+    let place = Key::address(address(req, services.config.trust_proxy_headers));
+    count(limiter, Policy::Redeem, user, res).await?;
+    if let Err(problem) = count(limiter, Policy::RedeemAddress, place, res).await {
+        limiter.give_back(Policy::Redeem, user).await;
+        return Err(problem);
+    }
+    let wanted = Redeem {
+        user_id: caller.user_id,
+        hash: code::hash(&body.code),
+        now: clock::now(),
+    };
+    let outcome = services.store.redeem(wanted).await;
+    if !matches!(outcome, Ok(Redeemed::Unknown)) {
+        limiter.give_back(Policy::Redeem, user).await;
+        limiter.give_back(Policy::RedeemAddress, place).await;
+    }
+    match outcome? {
+        Redeemed::Done { credits, available } => Ok(Json(RedeemAnswer {
+            message: format!("The code gave you {credits} credits"),
+            credits: credits.0,
+            balance: available.0,
+        })),
+        Redeemed::Unknown => Err(Problem::new(
+            Code::NotFound,
+            "This code is not known; check every letter, or ask whoever gave it to you",
+        )),
+        Redeemed::Expired => Err(Problem::new(
+            Code::CodeExpired,
+            "This code was good until an earlier day",
+        )),
+        Redeemed::UsedUp => Err(Problem::new(
+            Code::CodeUsedUp,
+            "This code has been used as often as it may be",
+        )),
+        Redeemed::AlreadyRedeemed => Err(Problem::new(
+            Code::CodeAlreadyRedeemed,
+            "You have redeemed this code before; it cannot be used again by the same account",
+        )),
+        Redeemed::Suspended => Err(Problem::new(
+            Code::AccountSuspended,
+            "This account is suspended and cannot redeem codes; contact the operator",
+        )),
+        Redeemed::NoSuchUser => Err(gone()),
+    }
 }
 
 /// Ping

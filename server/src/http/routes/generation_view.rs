@@ -51,6 +51,8 @@ pub struct Metadata {
     /// What was charged in the end; `null` until it has ended.
     #[salvo(schema(required = true))]
     pub credits_used: Option<i64>,
+    /// What the operator has given back of that since.
+    pub credits_refunded: i64,
     /// Parameters the model does not know; they had no effect.
     pub dropped_parameters: Vec<String>,
     /// Why it failed, for programs; `null` otherwise.
@@ -180,6 +182,7 @@ impl AsyncGeneration {
                 generation_time: generation_seconds(generation),
                 progress: progress(generation),
                 credits_used: generation.captured.map(|c| c.0),
+                credits_refunded: generation.refunded.0,
                 dropped_parameters: generation.dropped_parameters.clone(),
                 error_code: generation.error.as_ref().map(|e| e.code.clone()),
             }),
@@ -303,6 +306,8 @@ pub struct GenerationObject {
     /// What was charged in the end; `null` until it has ended.
     #[salvo(schema(required = true))]
     credits_used: Option<i64>,
+    /// What the operator has given back of that since.
+    credits_refunded: i64,
     /// Seconds; `null` until it has ended.
     #[salvo(schema(required = true))]
     processing_time: Option<f64>,
@@ -337,6 +342,7 @@ impl GenerationObject {
             parameters: generation.parameters.clone(),
             output_urls,
             credits_used: generation.captured.map(|c| c.0),
+            credits_refunded: generation.refunded.0,
             processing_time: generation_seconds(generation),
             error_message: generation.error.as_ref().map(|e| e.message.clone()),
             is_favorite: generation.is_favorite,

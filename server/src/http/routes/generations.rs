@@ -50,7 +50,7 @@ pub fn router() -> Router {
 #[endpoint(
     tags("generations"),
     parameters(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "Makes a repeated create harmless; tied to your account and to the body.")),
-    status_codes(200, 400, 401, 402, 404, 413, 415, 422, 429, 500, 503),
+    status_codes(200, 400, 401, 402, 403, 404, 413, 415, 422, 429, 500, 503),
     security(["bearer" = []])
 )]
 async fn create_generation(

@@ -16,8 +16,9 @@ mod generation_view;
 mod generations;
 mod keys;
 mod models;
+mod operator;
 mod outputs;
-mod person;
+pub(super) mod person;
 mod provider_state;
 mod purchases;
 mod stream;
@@ -53,7 +54,8 @@ pub(super) fn router() -> Router {
                         .push(export::router())
                         .push(account::user_router())
                         .push(user::router()),
-                ),
+                )
+                .push(Router::with_path("operator").push(operator::router())),
         )
         .push(system::router())
         .push(generations_router())

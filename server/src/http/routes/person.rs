@@ -21,7 +21,7 @@ pub(super) async fn account(depot: &Depot) -> Result<(User, Credits)> {
 }
 
 /// A valid token whose account does not exist any more.
-pub(super) fn gone() -> Problem {
+pub(in crate::http) fn gone() -> Problem {
     Problem::new(Code::Unauthorized, "The account does not exist any more")
 }
 

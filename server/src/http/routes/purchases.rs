@@ -9,7 +9,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::call::idempotency_text;
+use super::call::key_of;
 use super::checkout_pages::{self, result_url};
 use super::person::gone;
 use crate::http::hoops::authenticated;
@@ -238,7 +238,7 @@ async fn buy_credits(req: &mut Request, depot: &mut Depot, res: &mut Response) -
     let body: PurchaseBody = json(req, services.config.max_body_bytes).await?;
     let package = chosen(&body, services.payments.packages())?;
     let returns = returns(&body, services)?;
-    let idempotency = idempotency_text(req)?.map(|key| IdempotencyKey {
+    let idempotency = key_of(req)?.map(|key| IdempotencyKey {
         key,
         fingerprint: fingerprint(package, &returns),
     });

@@ -43,7 +43,7 @@ pub fn router() -> Router {
     tags("async generations"),
     parameters(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "Makes a repeated submit harmless; tied to your account and to the body.")),
     request_body = CallBody,
-    status_codes(200, 400, 401, 402, 404, 413, 415, 422, 429, 500, 503),
+    status_codes(200, 400, 401, 402, 403, 404, 413, 415, 422, 429, 500, 503),
     security(["bearer" = []])
 )]
 async fn submit_generation(req: &mut Request, depot: &mut Depot, res: &mut Response) -> Result<Json<AsyncGeneration>> {

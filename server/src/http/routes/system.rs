@@ -9,17 +9,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::timeout;
 
-use super::person::gone;
 use super::provider_state::{self, ProviderState};
 use crate::clock;
 use crate::config::Environment;
+use crate::http::Services;
 use crate::http::hoops::authenticated;
 use crate::http::input::services;
 use crate::http::limits::{Policy, limit};
+use crate::http::operator::operator;
 use crate::http::problem::{Code, Problem, Result};
-use crate::http::{Caller, Services};
+use crate::pause::Scope;
 use crate::queue::Depth;
-use crate::store::Role;
 use crate::telemetry::METRICS_CONTENT_TYPE;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -37,6 +37,7 @@ pub fn router() -> Router {
             Router::with_path("api/v1/generations/async/metrics/system")
                 .hoop(authenticated)
                 .hoop(limit(Policy::Api))
+                .hoop(operator)
                 .get(system_metrics),
         )
 }
@@ -134,6 +135,10 @@ struct Health {
     registry: &'static str,
     /// `ok`, or `degraded` while a provider is not asked because it did not work; operators see which in the system metrics.
     providers: &'static str,
+    /// `running`, `paused` (what comes waits) or `draining` (nothing new is taken).
+    queue: &'static str,
+    /// Providers that an operator has paused or is draining.
+    stopped_providers: usize,
 }
 
 /// The word for the state of the registry.
@@ -150,11 +155,14 @@ fn registry_state(services: &Services) -> &'static str {
 #[endpoint(tags("system"), status_codes(200, 500))]
 async fn health(depot: &mut Depot) -> Result<Json<Health>> {
     let services = services(depot)?;
+    let stopped = services.pauses.all().into_iter();
     Ok(Json(Health {
         status: "healthy",
         timestamp: unix_seconds(),
         registry: registry_state(services),
         providers: provider_state::word(services),
+        queue: services.pauses.queue().as_str(),
+        stopped_providers: stopped.filter(|pause| pause.scope != Scope::Queue).count(),
     }))
 }
 
@@ -462,7 +470,6 @@ struct QueueDepth {
 )]
 async fn system_metrics(depot: &mut Depot) -> Result<Json<SystemMetrics>> {
     let services = services(depot)?;
-    operator(services, Caller::of(depot)?).await?;
     let counts = services.store.system_counts().await?;
     let depths = depths(services).await;
     let registry = services.shelf.get();
@@ -491,13 +498,4 @@ async fn system_metrics(depot: &mut Depot) -> Result<Json<SystemMetrics>> {
         oldest_queued_at: counts.oldest_queued_at.map(|t| t.rfc3339()),
         timestamp: clock::now().rfc3339(),
     }))
-}
-
-/// Passes operators. The role is read from the store, so that a promotion and its end count at once.
-async fn operator(services: &Services, caller: &Caller) -> Result<()> {
-    let user = services.store.user(caller.user_id).await?.ok_or_else(gone)?;
-    match user.role {
-        Role::Operator => Ok(()),
-        Role::User => Err(Problem::new(Code::Forbidden, "This is for operators only")),
-    }
 }

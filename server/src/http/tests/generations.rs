@@ -113,7 +113,7 @@ async fn every_key_of_the_contract_is_there() {
     }
     let object = shop.get(&format!("{CREATE}/{id}"), &token).await.ok();
     assert_eq!((&object["status"], &object["cost"]), (&json!("pending"), &json!(10)));
-    assert_eq!(object.as_object().unwrap().len(), 22);
+    assert_eq!(object.as_object().unwrap().len(), 23);
     let history = shop.get("/api/v1/generations/async/user/history", &token).await.ok();
     let record = history[0].as_object().unwrap();
     assert_eq!(record["request_id"], record["generation_id"]);

@@ -5,6 +5,7 @@ mod account;
 mod away;
 mod edge;
 mod generations;
+mod stopped;
 mod streams;
 mod tenancy;
 
@@ -24,6 +25,7 @@ use crate::config::watch::RegistryHealth;
 use crate::config::{Config, Overrides};
 use crate::intake::Intake;
 use crate::outputs::Outputs;
+use crate::pause::Pauses;
 use crate::payments::Payments;
 use crate::provider::ProviderShelf;
 use crate::queue::Queue;
@@ -123,6 +125,8 @@ pub(super) async fn house_over(
     let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());
     let live = Arc::new(Live::default());
     let metrics = Arc::new(Metrics::new().unwrap());
+    let pauses = Arc::new(Pauses::default());
+    let upstream = Upstream::new(&config).unwrap();
     let services = Arc::new(Services {
         auth: Arc::new(Auth::new(&config, Arc::clone(&store))),
         intake: Arc::new(Intake {
@@ -131,6 +135,7 @@ pub(super) async fn house_over(
             providers: Arc::clone(&providers),
             queue: Arc::clone(&queue),
             live: Arc::clone(&live),
+            pauses: Arc::clone(&pauses),
             metrics: Arc::clone(&metrics),
         }),
         outputs: Arc::new(Outputs::new(&config).unwrap()),
@@ -139,7 +144,9 @@ pub(super) async fn house_over(
         limiter: Arc::new(RateLimiter::new(config.rate_limit_enabled, None)),
         link: None,
         listings: Default::default(),
-        webhooks: Arc::new(WebhookVerifier::new(Upstream::new(&config).unwrap())),
+        webhooks: Arc::new(WebhookVerifier::new(upstream.clone())),
+        upstream: Arc::new(upstream),
+        pauses,
         registry_health: Arc::new(RegistryHealth::new(&shelf.get())),
         shutdown: CancellationToken::new(),
         config,

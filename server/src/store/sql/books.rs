@@ -223,7 +223,6 @@ impl Books {
     }
 
     /// Sets a grant right, in either direction, with the `bonus` line. False when the user has not that much to take.
-    #[allow(dead_code, reason = "the purchases and the desk that book with it come next")]
     pub(super) fn correct(&mut self, user: UserId, gift: &Gift<'_>) -> Result<bool> {
         self.grant("correction", user, gift)
     }
@@ -294,7 +293,6 @@ impl Books {
 
     /// Gives back what was captured for a generation, with the `refund` line. The caller has checked, under the lock of the
     /// generation, that not more goes back than was captured.
-    #[allow(dead_code, reason = "the purchases and the desk that book with it come next")]
     pub(super) fn refund(&mut self, user: UserId, purpose: Purpose<'_>, gift: &Gift<'_>) -> Result<()> {
         self.transfer(
             user,

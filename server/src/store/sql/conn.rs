@@ -83,6 +83,7 @@ from! {
     Option<crate::id::SessionId> => |id| Arg::Id(id.map(|id| id.uuid()));
     Option<crate::id::OrderId> => |id| Arg::Id(id.map(|id| id.uuid()));
     Option<crate::id::UserId> => |id| Arg::Id(id.map(|id| id.uuid()));
+    Option<crate::id::RedeemCodeId> => |id| Arg::Id(id.map(|id| id.uuid()));
     Option<crate::id::ProjectId> => |id| Arg::Id(id.map(|id| id.uuid()));
     Option<crate::id::GenerationId> => |id| Arg::Id(id.map(|id| id.uuid()));
     &'a str => |text| Arg::Text(Some(text));

@@ -1,18 +1,19 @@
 //! Balances, statements and grants.
 
 use async_trait::async_trait;
+use serde_json::json;
 use std::collections::BTreeSet;
 
 use super::books::{Books, Gift};
-use super::bulk;
 use super::conn::{Conn, args, sql};
 use super::error::Result;
 use super::rows::{self, columns};
 use super::writer::Write;
+use super::{audit, bulk};
 use crate::clock::Micros;
 use crate::id::UserId;
 use crate::ledger::{Balance, Credits};
-use crate::store::{CreditStats, Grant, Granted, Page, StatementFilter, StatementLine};
+use crate::store::{By, CreditStats, Grant, Granted, Page, StatementFilter, StatementLine};
 
 /// `None` without an account.
 pub(super) async fn balance(conn: &mut Conn<'_>, user: UserId) -> Result<Option<Balance>> {
@@ -114,6 +115,16 @@ impl Write for Grant {
         };
         books.give(self.user_id, &gift)?;
         bulk::write(conn, &books.into_bulks()?).await?;
+        let by = By {
+            actor: self.actor.clone(),
+            reason: self.reason.clone(),
+            now: self.now,
+        };
+        let details = json!({
+            "before": {"available": before}, "after": {"available": before + self.amount},
+            "amount": self.amount, "idempotency_key": self.idempotency_key,
+        });
+        audit::write(conn, &by, "credits.grant", &self.user_id.to_string(), &details).await?;
         Ok(Some(Granted {
             available: before + self.amount,
             replayed: false,

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::conn::{Conn, Dialect, args, sql};
 use super::credits::offset;
 use super::error::Result;
-use super::rows::{self, columns, to_json};
+use super::rows::{self, columns, refunded, to_json};
 use super::writer::Write;
 use crate::clock::Micros;
 use crate::generation::{Generation, Status};
@@ -31,10 +31,11 @@ pub(super) async fn owned(conn: &mut Conn<'_>, owner: UserId, id: GenerationId) 
     let sql = sql!(concat!(
         "SELECT ",
         columns!(generations ""),
+        refunded!(),
         " FROM generations WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL"
     ));
     let row = conn.optional(sql, args![id, owner]).await?;
-    row.as_ref().map(rows::generation).transpose()
+    row.as_ref().map(rows::generation_with_refund).transpose()
 }
 
 /// Anybody's, hidden or not.
@@ -44,12 +45,13 @@ pub(super) async fn by_id(conn: &mut Conn<'_>, id: GenerationId) -> Result<Optio
             sql!(concat!(
                 "SELECT ",
                 columns!(generations ""),
+                refunded!(),
                 " FROM generations WHERE id = $1"
             )),
             args![id],
         )
         .await?;
-    row.as_ref().map(rows::generation).transpose()
+    row.as_ref().map(rows::generation_with_refund).transpose()
 }
 
 /// Anybody's, hidden or not.
@@ -81,17 +83,17 @@ pub(super) async fn list(conn: &mut Conn<'_>, owner: UserId, filter: GenerationF
     );
     let total = conn.one(sql, args![owner, filter.project_id, status]).await?;
     let sql = sql!(
-        sqlite: concat!("SELECT ", columns!(generations ""), " FROM generations WHERE user_id = $1 AND deleted_at IS NULL \
+        sqlite: concat!("SELECT ", columns!(generations ""), refunded!(), " FROM generations WHERE user_id = $1 AND deleted_at IS NULL \
             AND ($2 IS NULL OR project_id = $2) AND ($3 IS NULL OR status = $3) \
             ORDER BY id DESC LIMIT $4 OFFSET $5"),
-        postgres: concat!("SELECT ", columns!(generations ""), " FROM generations WHERE user_id = $1 AND deleted_at IS NULL \
+        postgres: concat!("SELECT ", columns!(generations ""), refunded!(), " FROM generations WHERE user_id = $1 AND deleted_at IS NULL \
             AND ($2::uuid IS NULL OR project_id = $2) AND ($3::text IS NULL OR status = $3) \
             ORDER BY id DESC LIMIT $4 OFFSET $5"),
     );
     let args = args![owner, filter.project_id, status, filter.limit, offset(filter.skip)];
     let items = conn.all(sql, args).await?;
     Ok(Page {
-        items: items.iter().map(rows::generation).collect::<Result<_>>()?,
+        items: items.iter().map(rows::generation_with_refund).collect::<Result<_>>()?,
         total: total.number("n")?,
     })
 }

@@ -9,12 +9,16 @@
 //! payment (an advisory lock), then its order, then the account; it touches no generation.
 
 mod attempts;
+mod audit;
 mod books;
 mod bulk;
 mod care;
+mod cases;
+mod codes;
 mod conn;
 mod copy;
 mod credits;
+mod desk;
 mod elsewhere;
 mod error;
 mod events;
@@ -24,6 +28,7 @@ mod lanes;
 mod leases;
 mod neighbours;
 mod orders;
+mod pauses;
 mod payments;
 mod people;
 mod postgres;
@@ -53,18 +58,12 @@ use self::conn::{Conn, Dialect, args, sql};
 use self::error::Fault;
 use self::lanes::Lanes;
 use self::session::Source;
-use super::{
-    Adopted, ApiKey, ApiKeyChange, Arrival, BeginAttempt, Cancelled, Checkout, Created, CreditStats, Deleted,
-    Delivered, GenerationFilter, GenerationStats, Grant, Granted, KeyHolder, LedgerReport, Leftovers, NewApiKey,
-    NewGeneration, NewOrder, NewProject, NewSession, NewUser, NextAttempt, OpenSession, OrderFilter, OrderMade,
-    OrderRecord, Page, PaymentNotice, ProfileChange, Project, ProjectChange, ProjectFilter, QueuedGeneration, Recorded,
-    Reroute, Rerouted, Resolve, Resolved, Result, Role, Rotated, Rotation, SaveStep, Saved, Settle, Settled,
-    StatementFilter, StatementLine, Store, Submitted, SystemCounts, User, Work,
-};
+use super::*;
 use crate::clock::{self, Micros};
 use crate::generation::{Attempt, AttemptState, Event, Generation};
-use crate::id::{ApiKeyId, AttemptId, GenerationId, OrderId, ProjectId, SessionId, UserId};
+use crate::id::{ApiKeyId, AttemptId, GenerationId, OrderId, ProjectId, RedeemCodeId, SessionId, UserId};
 use crate::ledger::Balance;
+use crate::pause::{Mode, Pause};
 use crate::purchase::Order;
 
 /// How to open a database.
@@ -561,5 +560,65 @@ impl Store for SqlStore {
 
     async fn resolve_unknown(&self, resolution: Resolve) -> Result<Resolved> {
         self.lanes.run(resolution).await
+    }
+
+    async fn people(&self, filter: UserFilter) -> Result<Listed<Person>> {
+        Ok(desk::find_people(&mut self.reader().await?.conn(), filter).await?)
+    }
+
+    async fn change_user(&self, change: ChangeUser) -> Result<UserChanged> {
+        self.lanes.run(change).await
+    }
+
+    async fn correct(&self, correct: Correct) -> Result<Corrected> {
+        self.lanes.run(correct).await
+    }
+
+    async fn refund(&self, refund: Refund) -> Result<Refunded> {
+        self.lanes.run(refund).await
+    }
+
+    async fn cases(&self, filter: CaseFilter) -> Result<Listed<Case>> {
+        Ok(cases::list(&mut self.moment().await?.conn(), filter).await?)
+    }
+
+    async fn case(&self, id: GenerationId) -> Result<Option<CaseFile>> {
+        Ok(cases::file(&mut self.moment().await?.conn(), id).await?)
+    }
+
+    async fn search(&self, search: Search, after: Option<GenerationId>, limit: u32) -> Result<Listed<Case>> {
+        Ok(cases::search(&mut self.moment().await?.conn(), search, after, limit).await?)
+    }
+
+    async fn audit(&self, filter: AuditFilter) -> Result<Listed<AuditEntry>> {
+        Ok(audit::list(&mut self.reader().await?.conn(), filter).await?)
+    }
+
+    async fn pauses(&self) -> Result<Vec<Pause>> {
+        Ok(pauses::all(&mut self.reader().await?.conn()).await?)
+    }
+
+    async fn set_pause(&self, set: SetPause) -> Result<Mode> {
+        self.lanes.run(set).await
+    }
+
+    async fn create_code(&self, new: NewCode) -> Result<Created<RedeemCode>> {
+        self.lanes.run(new).await
+    }
+
+    async fn codes(&self, after: Option<RedeemCodeId>, limit: u32) -> Result<Listed<RedeemCode>> {
+        Ok(codes::list(&mut self.reader().await?.conn(), after, limit).await?)
+    }
+
+    async fn code(&self, id: RedeemCodeId) -> Result<Option<(RedeemCode, Vec<Redemption>)>> {
+        Ok(codes::by_id(&mut self.moment().await?.conn(), id).await?)
+    }
+
+    async fn disable_code(&self, id: RedeemCodeId, by: By) -> Result<Option<(RedeemCode, bool)>> {
+        self.lanes.run(codes::Disable { id, by }).await
+    }
+
+    async fn redeem(&self, redeem: Redeem) -> Result<Redeemed> {
+        self.lanes.run(redeem).await
     }
 }

@@ -3,18 +3,18 @@
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::attempts;
 use super::conn::{Conn, args, sql};
 use super::error::Result;
 use super::events::{self, NewEvent};
 use super::generations;
-use super::rows::{self, columns, to_json};
+use super::rows::{self, columns};
 use super::settle::{self, EndOfAttempt, Ended, Ending, How};
 use super::writer::Write;
+use super::{attempts, audit};
 use crate::clock::Micros;
 use crate::generation::{Attempt, AttemptState, Event, EventKind, Generation, PublicError, Status};
 use crate::id::{GenerationId, UserId};
-use crate::store::{Cancelled, Resolution, Resolve, Resolved};
+use crate::store::{By, Cancelled, Resolution, Resolve, Resolved};
 
 /// The customer wants it stopped.
 pub(super) struct Cancel {
@@ -95,19 +95,30 @@ impl Write for Resolve {
         let Some(generation) = generations::by_id(conn, self.generation_id).await? else {
             return Ok(Resolved::Missing);
         };
-        let attempt = match attempts::newest(conn, self.generation_id).await? {
-            Some(attempt) if attempt.state == AttemptState::Unknown && generation.status == Status::Processing => {
-                attempt
+        let newest = attempts::newest(conn, self.generation_id).await?;
+        let attempt = match (newest, generation.status) {
+            (Some(attempt), Status::Processing)
+                if attempt.state == AttemptState::Unknown || (self.ends_what_runs() && !attempt.state.is_over()) =>
+            {
+                Some(attempt)
             }
-            other => return Ok(Resolved::NotUnknown(other.map(|a| a.state))),
+            // Attempts of an earlier life are over.
+            (_, Status::Queued) if self.ends_what_runs() => None,
+            (other, _) => return Ok(Resolved::NotUnknown(other.map(|a| a.state))),
         };
-        self.audit(conn, &attempt).await?;
-        let (generation, event) = match self.how(&generation) {
-            Some((how, state)) => {
+        let before = json!({
+            "status": generation.status.as_str(),
+            "attempt_state": attempt.as_ref().map(|a| a.state.as_str()),
+        });
+        let is_known = attempt.as_ref().is_none_or(|a| a.state != AttemptState::Unknown);
+        let (generation, event) = match (self.how(&generation, is_known), &attempt) {
+            (None, Some(attempt)) => self.requeue(conn, attempt).await?,
+            (how, _) => {
+                let (how, state) = how.unwrap_or((How::Cancelled, AttemptState::Finished));
                 let ending = Ending {
                     subject: generation,
                     how,
-                    attempt: Some(EndOfAttempt {
+                    attempt: attempt.as_ref().map(|attempt| EndOfAttempt {
                         id: attempt.id,
                         state,
                         detail: Some(self.note()),
@@ -118,8 +129,8 @@ impl Write for Resolve {
                 let ended = end_one(conn, ending).await?;
                 (ended.generation, ended.event)
             }
-            None => self.requeue(conn, &attempt).await?,
         };
+        self.audit(conn, attempt.as_ref(), before, &generation).await?;
         Ok(Resolved::Done {
             generation: Box::new(generation),
             events: vec![event],
@@ -130,12 +141,22 @@ impl Write for Resolve {
 impl Resolve {
     /// How the generation ends by this word; `None` puts it back into the queue. A retry of what its owner wants stopped
     /// is the cancel they asked for.
-    fn how(&self, generation: &Generation) -> Option<(How, AttemptState)> {
+    fn how(&self, generation: &Generation, is_known: bool) -> Option<(How, AttemptState)> {
         match &self.resolution {
             Resolution::Refund => {
+                let (code, message) = match is_known {
+                    true => (
+                        "ended_by_operator",
+                        "The operator ended this generation; its credits were returned.",
+                    ),
+                    false => (
+                        "outcome_unknown",
+                        "The provider did not confirm this generation; its credits were returned.",
+                    ),
+                };
                 let error = PublicError {
-                    code: "outcome_unknown".into(),
-                    message: "The provider did not confirm this generation; its credits were returned.".into(),
+                    code: code.into(),
+                    message: message.into(),
                 };
                 Some((How::Failed(error), AttemptState::Finished))
             }
@@ -157,24 +178,43 @@ impl Resolve {
         format!("resolved by {}: {}", self.actor, self.reason)
     }
 
-    async fn audit(&self, conn: &mut Conn<'_>, attempt: &Attempt) -> Result<()> {
-        let details: Value = match &self.resolution {
-            Resolution::Refund => json!({"resolution": "refund", "attempt_id": attempt.id}),
-            Resolution::Retry => json!({"resolution": "retry", "attempt_id": attempt.id}),
-            Resolution::Deliver(outputs) => {
-                json!({"resolution": "deliver", "attempt_id": attempt.id, "outputs": outputs})
-            }
+    /// Only a refund may end what is queued or in work: whoever steps it then finds it over and drops it.
+    fn ends_what_runs(&self) -> bool {
+        self.even_running && matches!(self.resolution, Resolution::Refund)
+    }
+
+    async fn audit(
+        &self,
+        conn: &mut Conn<'_>,
+        attempt: Option<&Attempt>,
+        before: Value,
+        after: &Generation,
+    ) -> Result<()> {
+        let resolution = match &self.resolution {
+            Resolution::Refund => json!("refund"),
+            Resolution::Retry => json!("retry"),
+            Resolution::Deliver(_) => json!("deliver"),
         };
-        let sql = sql!(
-            sqlite: "INSERT INTO audit (actor, action, subject, reason, details, created_at) \
-                VALUES ($1, 'generation.resolve', $2, $3, $4, $5)",
-            postgres: "INSERT INTO audit (actor, action, subject, reason, details, created_at) \
-                VALUES ($1, 'generation.resolve', $2, $3, $4::jsonb, $5)",
-        );
-        let (subject, details) = (self.generation_id.to_string(), to_json(&details)?);
-        let args = args![&self.actor, &subject, &self.reason, &details, self.now];
-        conn.execute(sql, args).await?;
-        Ok(())
+        let mut details = json!({
+            "resolution": resolution, "attempt_id": attempt.map(|a| a.id), "before": before,
+            "after": {"status": after.status.as_str(), "captured": after.captured},
+        });
+        if let Resolution::Deliver(outputs) = &self.resolution {
+            details["outputs"] = json!(outputs);
+        }
+        let by = By {
+            actor: self.actor.clone(),
+            reason: self.reason.clone(),
+            now: self.now,
+        };
+        audit::write(
+            conn,
+            &by,
+            "generation.resolve",
+            &self.generation_id.to_string(),
+            &details,
+        )
+        .await
     }
 
     /// Back into the queue with the same hold; the attempt bought nothing.

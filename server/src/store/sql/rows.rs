@@ -83,11 +83,28 @@ macro_rules! columns {
             "payment", "livemode", "status", "session_id", "payment_intent", "checkout_url", "reversed", "trouble",
             "idempotency_key", "created_at", "updated_at", "expires_at", "paid_at")
     };
+    (audit $prefix:literal) => {
+        $crate::store::sql::rows::prefixed!($prefix: "seq", "actor", "action", "subject", "reason", "details", "created_at")
+    };
+    (redeem_codes $prefix:literal) => {
+        $crate::store::sql::rows::prefixed!($prefix: "id", "hint", "credits", "max_uses", "uses", "per_user_limit", "note",
+            "created_by", "created_at", "expires_at", "disabled_at")
+    };
     (events $prefix:literal) => {
         $crate::store::sql::rows::prefixed!($prefix: "seq", "generation_id", "kind", "data", "created_at")
     };
 }
 pub(super) use columns;
+
+/// A column `refunded` for a statement over `generations`: what was given back of the charge. One look into a small index,
+/// and none for what was not charged.
+macro_rules! refunded {
+    () => {
+        ", CASE WHEN generations.captured > 0 THEN coalesce((SELECT CAST(sum(t.amount) AS bigint) FROM transfers AS t \
+         WHERE t.generation_id = generations.id AND t.kind = 'refund'), 0) ELSE 0 END AS refunded"
+    };
+}
+pub(super) use refunded;
 
 /// Names with commas between, each behind a prefix.
 macro_rules! prefixed {
@@ -182,6 +199,7 @@ pub(super) fn generation(row: &Row) -> Result<Generation> {
         cancel_requested: row.get("cancel_requested")?,
         error,
         captured: row.get::<Option<i64>>("captured")?.map(Credits),
+        refunded: Credits::ZERO,
         outputs: row.json("outputs")?,
         progress_permille: match row.get::<Option<i64>>("progress_permille")? {
             None => None,
@@ -193,6 +211,14 @@ pub(super) fn generation(row: &Row) -> Result<Generation> {
         started_at: row.optional_micros("started_at")?,
         completed_at: row.optional_micros("completed_at")?,
         api_key_id: row.optional_id("api_key_id")?,
+    })
+}
+
+/// `columns!(generations)` with [`refunded!`].
+pub(super) fn generation_with_refund(row: &Row) -> Result<Generation> {
+    Ok(Generation {
+        refunded: row.credits("refunded")?,
+        ..generation(row)?
     })
 }
 

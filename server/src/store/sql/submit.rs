@@ -437,6 +437,7 @@ fn as_stored(r: &NewGeneration) -> Generation {
         cancel_requested: false,
         error: None,
         captured: None,
+        refunded: Credits::ZERO,
         outputs: Vec::new(),
         progress_permille: None,
         is_favorite: false,

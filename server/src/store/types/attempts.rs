@@ -232,12 +232,14 @@ pub enum Resolution {
     Deliver(Vec<StoredOutput>),
 }
 
-/// To resolve an `unknown` attempt.
+/// To resolve an `unknown` attempt, or to end by hand what is held too long.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct Resolve {
     pub generation_id: GenerationId,
     pub resolution: Resolution,
+    /// A refund also ends what is queued or in work; whatever its provider makes of it is lost.
+    pub even_running: bool,
     /// Who, for audit.
     pub actor: String,
     /// Why, for audit.
@@ -255,7 +257,7 @@ pub enum Resolved {
         /// To publish.
         events: Vec<Event>,
     },
-    /// Its newest attempt is not `unknown`; nothing was changed.
+    /// Its newest attempt is not `unknown`, or nothing is held any more; nothing was changed.
     NotUnknown(Option<AttemptState>),
     /// There is none.
     Missing,

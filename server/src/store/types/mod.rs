@@ -2,7 +2,9 @@
 
 mod attempts;
 mod care;
+mod codes;
 mod credits;
+mod desk;
 mod generations;
 mod keys;
 mod orders;
@@ -11,7 +13,9 @@ mod projects;
 
 pub use attempts::*;
 pub use care::*;
+pub use codes::*;
 pub use credits::*;
+pub use desk::*;
 pub use generations::*;
 pub use keys::*;
 pub use orders::*;

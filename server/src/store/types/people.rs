@@ -183,6 +183,7 @@ pub struct Rotation {
 
 /// What became of a rotation.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and it is taken apart at once")]
 pub enum Rotated {
     /// The new token is valid, the old one is used up.
     Ok {
