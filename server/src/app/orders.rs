@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write, stderr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desk::find;
+use super::desk::{by, find};
 use crate::cli::orders::OrdersCommand;
 use crate::clock;
 use crate::config::Config;
@@ -47,6 +47,20 @@ pub(super) async fn run(command: OrdersCommand, config: &Config, store: Arc<dyn 
             let id = parsed(&order)?;
             let record = store.order(id).await?;
             show(&record.with_context(|| format!("there is no order {id}"))?, json);
+            Ok(true)
+        }
+        OrdersCommand::Settle { order, reason, sign } => {
+            let id = parsed(&order)?;
+            let done = store.settle_order(id, by(&sign, &reason)).await?;
+            let (order, changed) = done.with_context(|| format!("there is no order {id}"))?;
+            if sign.json {
+                println!("{}", as_json(&order));
+                return Ok(true);
+            }
+            match changed {
+                true => println!("order {id} is in trouble no more; its credits are as they were"),
+                false => println!("order {id} was in no trouble; nothing was changed"),
+            }
             Ok(true)
         }
         OrdersCommand::Reconcile { since, dry_run, json } => reconcile(config, store, since, dry_run, json).await,

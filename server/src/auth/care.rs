@@ -54,24 +54,25 @@ impl Auth {
         if let Accounts::Supabase(there) = &self.accounts {
             return there.change_password(caller, token, &current, &new).await;
         }
-        self.prove(caller, current).await?;
-        let hash = self.passwords.hash(new).await?;
+        let old_hash = self.prove(caller, current).await?;
+        let new_hash = self.passwords.hash(new).await?;
         let now = clock::now();
         let ended = self
             .store
-            .change_password(caller.user_id, hash, caller.session_id, now)
+            .change_password(caller.user_id, old_hash, new_hash, caller.session_id, now)
             .await?;
-        for session in ended {
+        // Somebody else has changed it in between.
+        for session in ended.ok_or(AuthError::InvalidCredentials)? {
             self.revoked.add(session, now);
         }
         Ok(())
     }
 
-    /// Whether the caller knows the password of the account.
-    async fn prove(&self, caller: &Caller, password: String) -> Result<(), AuthError> {
+    /// The hash of the account's password, which the caller knows.
+    async fn prove(&self, caller: &Caller, password: String) -> Result<Option<String>, AuthError> {
         let user = self.store.user(caller.user_id).await?.ok_or(AuthError::InvalidToken)?;
-        match self.passwords.verify(password, user.password_hash).await? {
-            true => Ok(()),
+        match self.passwords.verify(password, user.password_hash.clone()).await? {
+            true => Ok(user.password_hash),
             false => Err(AuthError::InvalidCredentials),
         }
     }
@@ -80,7 +81,7 @@ impl Auth {
     /// twice. Where another service keeps passwords, the token is proof enough for somebody who has none.
     pub async fn delete_account(&self, caller: &Caller, password: Option<String>) -> Result<(), AuthError> {
         match (&self.accounts, password) {
-            (Accounts::Local, password) => self.prove(caller, password.unwrap_or_default()).await?,
+            (Accounts::Local, password) => drop(self.prove(caller, password.unwrap_or_default()).await?),
             (Accounts::Supabase(there), Some(password)) => there.prove(&caller.email, &password).await?,
             (Accounts::Supabase(_), None) => {}
         }

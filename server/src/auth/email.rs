@@ -13,6 +13,11 @@ pub fn normal_email(text: &str) -> Option<String> {
     }
     let (local, domain) = text.rsplit_once('@')?;
     let labels = domain.split('.').collect::<Vec<_>>();
+    let labels_end = labels
+        .last()
+        .copied()
+        .filter(|l| l.eq_ignore_ascii_case("invalid"))
+        .map(|_| "invalid");
     let last_is_name = labels
         .last()
         .is_some_and(|l| l.bytes().any(|b| b.is_ascii_alphabetic()));
@@ -21,7 +26,9 @@ pub fn normal_email(text: &str) -> Option<String> {
         && labels.len() >= 2
         && last_is_name
         && labels.into_iter().all(is_label);
-    fits.then(|| text.to_ascii_lowercase())
+    // RFC 2606: nobody's. Our own rows use it for people without an address.
+    let is_somebodys = labels_end != Some("invalid");
+    (fits && is_somebodys).then(|| text.to_ascii_lowercase())
 }
 
 fn is_atom(text: &str) -> bool {

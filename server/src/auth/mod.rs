@@ -132,6 +132,8 @@ pub enum Refusal {
     LoginClosed,
     /// It wants a captcha, which only its own clients can solve.
     Captcha,
+    /// It wants a fresh or a second proof, which only its own clients can give.
+    StrongerSignIn,
     /// It does not take the address.
     EmailRefused,
 }
@@ -397,16 +399,21 @@ impl Auth {
         let now = clock::now();
         let id = SessionId::new();
         let refresh_token = random_token()?;
-        self.store
+        let opened = self
+            .store
             .open_session(NewSession {
                 id,
                 user_id: user.id,
                 refresh_hash: hash_token(&refresh_token),
                 refresh_expires_at: now.plus(self.refresh_token_ttl),
+                password_hash: user.password_hash.clone(),
                 origin,
                 now,
             })
             .await?;
+        if !opened {
+            return Err(AuthError::InvalidCredentials);
+        }
         user.last_sign_in_at = Some(now);
         self.session(user, id, refresh_token).await
     }

@@ -154,7 +154,14 @@ impl Signer {
 
     pub(super) fn verify_access(&self, token: &str) -> Result<Caller, TokenFault> {
         let claims = decode::<AccessClaims>(token, &self.decoding, &self.access)?.claims;
-        in_date(claims.exp, claims.nbf, clock::now())?;
+        let now = clock::now();
+        in_date(claims.exp, claims.nbf, now)?;
+        // One from before the life of tokens was shortened: nobody remembers so long who has ended.
+        in_date(
+            claims.iat.saturating_add(self.access_token_ttl.as_secs() as i64),
+            None,
+            now,
+        )?;
         if claims.token_type != ACCESS || claims.role != AUDIENCE {
             return Err(TokenFault::Purpose);
         }

@@ -2,6 +2,8 @@
 
 use clap::Subcommand;
 
+use super::sign::SignArgs;
+
 /// `velro orders`
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum OrdersCommand {
@@ -45,6 +47,28 @@ Exit codes: 0 when there is such an order, 1 otherwise.")]
         /// As JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Take an order out of the list of those in trouble.
+    ///
+    /// Its credits stay as they are: look at the payment at Stripe first, then give or take with `velro credits grant` or
+    /// `velro credits correct`, or send the money back at Stripe. This only says, in the audit log too, that it was done.
+    #[command(after_help = "\
+Examples:
+  velro orders list --trouble
+  velro orders show 0197c3d2-...
+  velro credits grant ann@example.com 500 --reason \"paid in the wrong currency\" --key order-0197c3d2
+  velro orders settle 0197c3d2-... --reason \"granted by hand\"
+
+Exit codes: 0 when it is in trouble no more (also when it was not before), 1 otherwise.")]
+    Settle {
+        /// Id of the order.
+        order: String,
+        /// Kept in the audit log.
+        #[arg(long)]
+        reason: String,
+        /// Who acts.
+        #[command(flatten)]
+        sign: SignArgs,
     },
     /// Ask Stripe what became of orders, and book what no webhook told.
     ///

@@ -412,6 +412,10 @@ impl From<Refusal> for Problem {
                 Code::LoginClosed,
                 "The account service asks for a captcha here: sign in through its own client and use that token",
             ),
+            Refusal::StrongerSignIn => (
+                Code::Forbidden,
+                "The account service asks for a second or a fresh proof first: do this through its own client",
+            ),
             Refusal::EmailRefused => {
                 let rule = "is not accepted by the account service; use another address";
                 return Problem::field(&["body", "email"], rule, "email");

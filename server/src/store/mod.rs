@@ -70,8 +70,9 @@ pub trait Store: Send + Sync + 'static {
     /// Without an audit entry: for setting up. Operators change people with [`Store::change_user`]. `None` when nobody has
     /// this e-mail.
     async fn set_role(&self, email: &str, role: Role, now: Micros) -> Result<Option<User>>;
-    /// Opens a session with its first refresh token and notes the sign-in.
-    async fn open_session(&self, session: NewSession) -> Result<()>;
+    /// Opens a session with its first refresh token and notes the sign-in. False, and nothing is opened, when the person has
+    /// left or has got another password since it was proved.
+    async fn open_session(&self, session: NewSession) -> Result<bool>;
     /// Exchanges a refresh token for the next one, once. A second use revokes the whole session.
     async fn rotate_refresh(&self, rotation: Rotation) -> Result<Rotated>;
     /// Ends a session; its refresh tokens are dead, its access tokens are refused through [`Store::revoked_since`].
@@ -92,25 +93,28 @@ pub trait Store: Send + Sync + 'static {
         except: Option<SessionId>,
         now: Micros,
     ) -> Result<Vec<SessionId>>;
-    /// Sets another password and ends every session but `keep`; answers which were ended.
+    /// Sets another password and ends every session but `keep`; answers which were ended. `None`, and nothing is changed,
+    /// when the password is not `old_hash` any more.
     async fn change_password(
         &self,
         user: UserId,
-        password_hash: String,
+        old_hash: Option<String>,
+        new_hash: String,
         keep: SessionId,
         now: Micros,
-    ) -> Result<Vec<SessionId>>;
+    ) -> Result<Option<Vec<SessionId>>>;
     /// Makes the account nobody's: the e-mail is free, sessions and keys are over, credits stay in the books. False when it
     /// was done before.
     async fn delete_user(&self, user: UserId, now: Micros) -> Result<bool>;
-    /// People who have left and of whom something may be left.
-    async fn to_erase(&self, limit: u32) -> Result<Vec<UserId>>;
+    /// People who have left and of whom something may be left, in the order of their ids, behind `after`.
+    async fn to_erase(&self, after: Option<UserId>, limit: u32) -> Result<Vec<UserId>>;
     /// Up to `limit` generations of each kind of somebody who has left; nothing of anybody else.
     async fn leftovers(&self, user: UserId, limit: u32) -> Result<Leftovers>;
     /// Erases what generations of somebody who has left were about. What they cost stays in the books.
     async fn erase(&self, user: UserId, ended: &[GenerationId]) -> Result<()>;
-    /// Removes the projects of somebody who has left and notes that nothing is left of them. False while something is.
-    async fn finish_erasing(&self, user: UserId, now: Micros) -> Result<bool>;
+    /// Removes the projects of somebody who left before `left_before` and notes that nothing is left of them. False while
+    /// something is.
+    async fn finish_erasing(&self, user: UserId, left_before: Micros, now: Micros) -> Result<bool>;
 
     // ---- API keys
 
@@ -158,6 +162,8 @@ pub trait Store: Send + Sync + 'static {
     async fn order(&self, id: OrderId) -> Result<Option<OrderRecord>>;
     /// Newest first.
     async fn orders(&self, filter: OrderFilter) -> Result<Vec<Order>>;
+    /// Takes note, with an audit row, that an operator has looked after an order in trouble; answers whether there was any.
+    async fn settle_order(&self, id: OrderId, by: By) -> Result<Option<(Order, bool)>>;
     /// Books what the payment provider says: an order's state, its credits, what goes back of them, and that this event was
     /// counted, all or nothing. Saying it again changes nothing, and the order in which things are said does not matter.
     async fn record_payment(&self, notice: PaymentNotice) -> Result<Recorded>;

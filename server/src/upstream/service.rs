@@ -16,7 +16,7 @@ use super::transport_of;
 const IDLE: Duration = Duration::from_secs(20);
 
 /// A request to a service.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct ServiceCall<'a> {
     /// `GET`, `POST` or `PUT`.
     pub method: ServiceMethod,

@@ -144,6 +144,7 @@ impl Api {
         match (req.method().as_str(), path, grant.as_deref()) {
             ("POST", "/signup", _) => self.sign_up(&body),
             ("POST", "/admin/users", _) => self.create(bearer, &body),
+            ("DELETE", _, _) if path.starts_with("/admin/users/") => self.delete(bearer, path),
             ("POST", "/token", Some("password")) => self.password(&body),
             ("POST", "/token", Some("refresh_token")) => self.refresh(&body),
             ("GET", "/user", _) => self.user(bearer),
@@ -256,6 +257,21 @@ impl Api {
         Ok(Reply::json(book.person(id).map(|p| p.shown()).unwrap_or_default()))
     }
 
+    fn delete(&self, bearer: &str, path: &str) -> Result<Reply, Refused> {
+        if bearer != SERVICE_KEY {
+            return Err(refuse(403, "not_admin", "User not allowed"));
+        }
+        let id = path.rsplit('/').next().and_then(|id| id.parse().ok());
+        let mut book = lock(&self.0.book);
+        match id.filter(|id| book.person(*id).is_some()) {
+            Some(id) => {
+                book.remove(id);
+                Ok(Reply::json(json!({})))
+            }
+            None => Err(refuse(404, "user_not_found", "User not found")),
+        }
+    }
+
     fn password(&self, body: &Value) -> Result<Reply, Refused> {
         let (email, password) = credentials(body)?;
         let mut book = lock(&self.0.book);
@@ -359,11 +375,13 @@ impl Api {
     }
 
     fn update(&self, bearer: &str, body: &Value) -> Result<Reply, Refused> {
-        let (id, _) = self.bearer(bearer)?;
+        let (id, session) = self.bearer(bearer)?;
+        let mut book = lock(&self.0.book);
         if let Some(password) = body["password"].as_str() {
             self.measure(password)?;
+            // All sessions but the one that asks.
+            book.end_other_sessions(id, session);
         }
-        let mut book = lock(&self.0.book);
         let Some(person) = book.person_mut(id) else {
             return Err(refuse(403, "user_not_found", "User not found"));
         };
@@ -389,6 +407,7 @@ impl Api {
         let mut book = lock(&self.0.book);
         match scope {
             "local" => book.end_session(session),
+            "others" => book.end_other_sessions(person, session),
             _ => book.end_sessions(person),
         }
         Ok(Reply {

@@ -118,6 +118,10 @@ impl Book {
         self.sessions.retain(|session| session.person != person);
     }
 
+    pub(super) fn end_other_sessions(&mut self, person: Uuid, session: Uuid) {
+        self.sessions.retain(|s| s.person != person || s.id == session);
+    }
+
     pub(super) fn end_session(&mut self, id: Uuid) {
         self.sessions.retain(|session| session.id != id);
     }

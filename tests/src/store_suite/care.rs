@@ -16,6 +16,7 @@ async fn session(store: &dyn Store, user: UserId, now: i64) -> SessionId {
         user_id: user,
         refresh_hash: id.to_string(),
         refresh_expires_at: at(1000),
+        password_hash: None,
         origin: Origin {
             user_agent: Some("a test".into()),
             address: Some("192.0.2.7".into()),
@@ -87,13 +88,31 @@ pub async fn sessions_are_listed_and_ended_by_their_owner(stage: &dyn Stage) {
 
 pub async fn another_password_ends_the_other_sessions(stage: &dyn Stage) {
     let store = stage.open().await;
-    let user = somebody(&*store, 0).await.id;
+    let user = somebody(&*store, 0).await;
+    let (old, user) = (user.password_hash, user.id);
     let (here, there) = (session(&*store, user, 10).await, session(&*store, user, 20).await);
     let ended = store
-        .change_password(user, "$argon2id$new".into(), here, at(30))
+        .change_password(user, old, "$argon2id$new".into(), here, at(30))
         .await
         .unwrap();
-    assert_eq!(ended, [there]);
+    assert_eq!(ended, Some(vec![there]));
+    assert_eq!(open(&*store, user).await, [here]);
+    // Whoever proved the old password a moment ago is too late, to sign in as to change it.
+    let late = NewSession {
+        id: SessionId::new(),
+        user_id: user,
+        refresh_hash: "late".into(),
+        refresh_expires_at: at(1000),
+        password_hash: Some("$argon2id$...".into()),
+        origin: Origin::default(),
+        now: at(31),
+    };
+    assert!(!store.open_session(late).await.unwrap());
+    let old = Some("$argon2id$...".to_owned());
+    let again = store
+        .change_password(user, old, "$argon2id$late".into(), here, at(32))
+        .await;
+    assert_eq!(again.unwrap(), None);
     assert_eq!(open(&*store, user).await, [here]);
     let stored = store.user(user).await.unwrap().unwrap();
     assert_eq!(stored.password_hash.as_deref(), Some("$argon2id$new"));
@@ -143,9 +162,9 @@ pub async fn whoever_leaves_leaves_only_the_books(stage: &dyn Stage) {
 
     // Nothing of anybody who has not left.
     store.erase(user.id, &ended).await.unwrap();
-    assert!(store.to_erase(10).await.unwrap().is_empty());
+    assert!(store.to_erase(None, 10).await.unwrap().is_empty());
     assert_eq!(store.leftovers(user.id, 10).await.unwrap(), Default::default());
-    assert!(!store.finish_erasing(user.id, at(56)).await.unwrap());
+    assert!(!store.finish_erasing(user.id, at(1000), at(56)).await.unwrap());
     let shown = store.generation(user.id, ended[1]).await.unwrap().unwrap();
     assert_eq!(shown.prompt, "a nice cat");
 
@@ -188,7 +207,21 @@ pub async fn whoever_leaves_leaves_only_the_books(stage: &dyn Stage) {
     assert!(matches!(refused, velro::store::Submitted::Suspended), "{refused:?}");
 
     // In steps of any size, each of which may be the last one for a while.
-    assert_eq!(store.to_erase(10).await.unwrap(), [user.id]);
+    assert_eq!(store.to_erase(None, 10).await.unwrap(), [user.id]);
+    assert!(store.to_erase(Some(user.id), 10).await.unwrap().is_empty());
+    let late = NewSession {
+        id: SessionId::new(),
+        user_id: user.id,
+        refresh_hash: "late".into(),
+        refresh_expires_at: at(1000),
+        password_hash: None,
+        origin: Origin::default(),
+        now: at(61),
+    };
+    assert!(
+        !store.open_session(late).await.unwrap(),
+        "a login in flight comes too late"
+    );
     let mut files = Vec::new();
     let mut erased: Vec<GenerationId> = Vec::new();
     loop {
@@ -204,7 +237,10 @@ pub async fn whoever_leaves_leaves_only_the_books(stage: &dyn Stage) {
     ended.sort();
     assert_eq!(erased, ended);
     assert_eq!(files.len(), 3);
-    assert!(!store.finish_erasing(user.id, at(70)).await.unwrap(), "one goes on");
+    assert!(
+        !store.finish_erasing(user.id, at(1000), at(70)).await.unwrap(),
+        "one goes on"
+    );
     won(&*store, settle(&running, delivered(&running, 70))).await;
     let left = store.leftovers(user.id, 2).await.unwrap();
     assert_eq!(
@@ -212,12 +248,16 @@ pub async fn whoever_leaves_leaves_only_the_books(stage: &dyn Stage) {
         (vec![running.generation.id], Vec::new())
     );
     store.erase(user.id, &left.ended).await.unwrap();
-    assert!(store.finish_erasing(user.id, at(71)).await.unwrap());
     assert!(
-        store.finish_erasing(user.id, at(72)).await.unwrap(),
+        !store.finish_erasing(user.id, at(60), at(71)).await.unwrap(),
+        "not so soon"
+    );
+    assert!(store.finish_erasing(user.id, at(61), at(71)).await.unwrap());
+    assert!(
+        store.finish_erasing(user.id, at(1000), at(72)).await.unwrap(),
         "again is harmless"
     );
-    assert!(store.to_erase(10).await.unwrap().is_empty());
+    assert!(store.to_erase(None, 10).await.unwrap().is_empty());
 
     let all = GenerationFilter {
         limit: 100,

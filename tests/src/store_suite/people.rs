@@ -23,6 +23,7 @@ pub(super) async fn session(store: &dyn Store, user: UserId, hash: &str) -> Sess
         user_id: user,
         refresh_hash: hash.into(),
         refresh_expires_at: at(1000),
+        password_hash: None,
         origin: Origin::default(),
         now: at(5),
     };

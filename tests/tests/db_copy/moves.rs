@@ -43,6 +43,32 @@ async fn lived_in(sim: &FalSim) -> Town {
         .velro(&["credits", "grant", &ada.email, "25", "--key", "g1"])
         .ok();
 
+    let key = ada.post("/api/v1/keys", &json!({"name": "a program"})).await.ok();
+    let program = ada.with_token(key["key"].as_str().unwrap());
+    let by_program = program.submit_quick("by a program").await;
+    ada.wait_for(&by_program, "completed").await;
+    ada.post("/api/v1/credits/purchase", &json!({"package_id": "starter"}))
+        .await
+        .ok();
+    let code = [
+        "codes",
+        "create",
+        "11",
+        "--code",
+        "WELCOME-2027",
+        "--note",
+        "for the copy",
+    ];
+    server.velro(&code).ok();
+    ada.post("/api/v1/credits/redeem", &json!({"code": "welcome 2027"}))
+        .await
+        .ok();
+    for what in ["pause", "resume"] {
+        server
+            .velro(&["providers", what, "fal", "--reason", "for the copy"])
+            .ok();
+    }
+
     // Two of which nobody knows, one of them decided by an operator.
     let mut unknown = Vec::new();
     for number in 0..2 {
@@ -99,13 +125,21 @@ async fn an_installation_moves_up_with_everything_it_has() {
     let pictures = town.ada.status(&town.completed).await["output_urls"].clone();
     let history = ids(&town.ada.generations().await);
     town.server.terminate();
+    let file = town.server.path().join("data/velro.db");
+    // What only Stripe says.
+    let stripe = "INSERT INTO payment_events (id, kind, order_id, outcome, created_at, received_at) SELECT 'evt_1', \
+                  'checkout.session.expired', id, 'noted', created_at, created_at FROM orders; \
+                  INSERT INTO payment_reversals (id, payment_intent, kind, amount_minor, currency, state, created_at, \
+                  updated_at) VALUES ('re_1', 'pi_1', 'refund', 5, 'usd', 'valid', 1, 1)";
+    let mut conn = rows::sqlite(&file).await;
+    sqlx::raw_sql(stripe).execute(&mut conn).await.unwrap();
+    sqlx::Connection::close(conn).await.unwrap();
 
     let said = town.server.velro(&["db", "copy", "--to", &to]).ok();
     for told in ["generations", "both ledgers agree", "Set DATABASE_URL", "outputs"] {
         assert!(said.contains(told), "nothing says {told:?} in\n{said}");
     }
     assert!(!said.contains("hunter2"), "{said}");
-    let file = town.server.path().join("data/velro.db");
     for (table, rows) in rows::same(&file, &database.url).await {
         assert!(
             !rows.is_empty(),

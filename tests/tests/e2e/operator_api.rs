@@ -47,6 +47,16 @@ async fn snapshot(operator: &Client) -> Value {
     Value::Array(seen)
 }
 
+/// As if Stripe had said what does not fit: the sandbox's till never does.
+async fn in_trouble(server: &Server, order: &str) {
+    let file = server.path().join("data/velro.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    let mut conn = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    let sql = "UPDATE orders SET trouble = 'another amount was paid' WHERE id = $1";
+    let done = sqlx::query(sql).bind(order).execute(&mut conn).await.unwrap();
+    assert_eq!(done.rows_affected(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_operator_route_refuses_plain_users_and_every_change_is_in_the_audit() {
     let server = Server::start().await;
@@ -66,6 +76,13 @@ async fn every_operator_route_refuses_plain_users_and_every_change_is_in_the_aud
     let code = operator.post("/api/v1/operator/codes", &body).await.ok();
     let code_id = code["details"]["id"].as_str().unwrap();
     assert!(code["code"].as_str().unwrap().len() >= 20, "{code}");
+
+    let order = ada
+        .post("/api/v1/credits/purchase", &json!({"package_id": "starter"}))
+        .await
+        .ok();
+    let order_id = order["order_id"].as_str().unwrap();
+    in_trouble(&server, order_id).await;
 
     let base = "/api/v1/operator";
     let why = json!({"reason": "because"});
@@ -108,6 +125,7 @@ async fn every_operator_route_refuses_plain_users_and_every_change_is_in_the_aud
             json!({"credits": 9, "note": "because"}),
             "code.create",
         ),
+        ("post", "/orders/{order_id}/settle", why.clone(), "order.settle"),
         ("post", "/codes/{code_id}/disable", why, "code.disable"),
         (
             "put",
@@ -128,6 +146,7 @@ async fn every_operator_route_refuses_plain_users_and_every_change_is_in_the_aud
             .replace("{user_id}", &ada.user_id)
             .replace("{generation_id}", generation)
             .replace("{code_id}", code_id)
+            .replace("{order_id}", order_id)
             .replace("{provider}", "sandbox")
     };
     let documented = operations(&ada).await;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod care;
 mod clients;
 mod database;
 mod errors;

@@ -84,7 +84,7 @@ pub async fn verify_ledger(store: &dyn Store) -> Result<bool> {
 }
 
 /// Who acts and why, for the audit.
-fn by(sign: &SignArgs, reason: &str) -> By {
+pub(super) fn by(sign: &SignArgs, reason: &str) -> By {
     let name = sign.name.clone().or_else(system_user);
     By {
         actor: name.map_or_else(|| "cli".to_owned(), |name| format!("cli:{name}")),

@@ -17,8 +17,7 @@ impl Supabase {
         self.gotrue.password(email, password, until).await.map(drop)
     }
 
-    /// By a session that begins with the current password, so that nobody changes it with a stolen token; it ends with all
-    /// the others.
+    /// The current password is proved by a sign-in, so that nobody changes it with a stolen token alone.
     pub(in crate::auth) async fn change_password(
         &self,
         caller: &Caller,
@@ -28,8 +27,11 @@ impl Supabase {
     ) -> Result<(), AuthError> {
         let until = Instant::now() + PATIENCE;
         let fresh = self.gotrue.password(&caller.email, current, until).await?;
-        self.gotrue.set_password(&fresh.access_token, new, until).await?;
-        self.gotrue.logout_others(token, until).await
+        if fresh.user.id != caller.user_id {
+            return Err(AuthError::InvalidCredentials);
+        }
+        // By the caller's own session: the service ends all others with it, that of the proof too.
+        self.gotrue.set_password(token, new, until).await
     }
 
     pub(in crate::auth) async fn erase(&self, user: UserId) -> Result<(), AuthError> {

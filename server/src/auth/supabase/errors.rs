@@ -81,6 +81,8 @@ impl Told {
             return error;
         }
         match (self.status, self.code.as_str()) {
+            (_, "same_password") => AuthError::WeakPassword(vec![SAME]),
+            (_, "reauthentication_needed" | "insufficient_aal") => AuthError::Refused(Refusal::StrongerSignIn),
             (_, "email_provider_disabled") => AuthError::Refused(Refusal::LoginClosed),
             (400, "invalid_grant") if self.says("not confirmed") => AuthError::Refused(Refusal::EmailNotConfirmed),
             (400, "invalid_grant") if self.says("banned") => AuthError::Refused(Refusal::Banned),
@@ -154,6 +156,7 @@ impl Told {
     }
 }
 
+const SAME: &str = "must be another one than before";
 const TOO_LONG: &str = "must have at most 72 bytes, which is what the account service reads";
 
 /// What a reason asks for.

@@ -16,7 +16,7 @@ mod jwks;
 mod tokens;
 
 use serde_json::{Map, Value};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -37,6 +37,8 @@ pub(super) const LONGEST_TOKEN: Duration = Duration::from_secs(7 * 86_400);
 const SETTINGS_KEPT: Duration = Duration::from_secs(60);
 /// After a question that it did not answer, the service is not asked what can do without it for so long.
 const LEFT_ALONE: Duration = Duration::from_secs(5);
+/// How long somebody is remembered as known: then it is looked up again whether they have left.
+const KNOWN_FOR: Duration = Duration::from_secs(3600);
 /// People that are remembered as known; then the memory begins anew.
 const MOST_KNOWN: usize = 1_000_000;
 /// Longest name of a person, in characters.
@@ -65,7 +67,7 @@ pub(super) struct Supabase {
     gotrue: GoTrue,
     tokens: Tokens,
     /// Who has a row here, so that a request does not have to look.
-    known: RwLock<HashSet<UserId>>,
+    known: RwLock<HashMap<UserId, Instant>>,
     /// Whether people may register, and until when that is believed.
     open: Mutex<Option<(bool, Instant)>>,
     /// Until when it is left alone, by our clock.
@@ -110,7 +112,8 @@ impl Supabase {
     }
 
     fn is_known(&self, id: UserId) -> bool {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).contains(&id)
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(&id).is_some_and(|since| since.elapsed() < KNOWN_FOR)
     }
 
     fn remember(&self, id: UserId) {
@@ -118,7 +121,7 @@ impl Supabase {
         if known.len() >= MOST_KNOWN {
             known.clear();
         }
-        known.insert(id);
+        known.insert(id, Instant::now());
     }
 
     /// Refuses a registration that the project does not allow: the admin route would not.

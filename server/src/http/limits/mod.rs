@@ -39,6 +39,8 @@ pub enum Policy {
     Register,
     /// Token refreshes from one address.
     Refresh,
+    /// Looks at the health of the account service, from one address.
+    AuthHealth,
     /// Questions whether an e-mail is free, from one address.
     CheckEmail,
     /// Submitted generations of one user (the contract's 100 a minute).
@@ -72,6 +74,7 @@ impl Policy {
             Policy::LoginAccount => ("login-account", 5),
             Policy::Register => ("register", 30),
             Policy::Refresh => ("refresh", 30),
+            Policy::AuthHealth => ("auth-health", 60),
             Policy::CheckEmail => ("check-email", 20),
             Policy::Submit => ("submit", 100),
             Policy::Purchase => ("purchase", 20),

@@ -29,7 +29,7 @@ pub fn router() -> Router {
         .push(counted("register", Policy::Register).post(register))
         .push(counted("refresh", Policy::Refresh).post(refresh))
         .push(counted("check-email", Policy::CheckEmail).post(check_email))
-        .push(Router::with_path("health").get(auth_health))
+        .push(counted("health", Policy::AuthHealth).get(auth_health))
         .push(
             Router::with_hoop(authenticated)
                 .hoop(limit(Policy::Api))

@@ -16,6 +16,7 @@ use super::generation_view::GenerationObject;
 use super::keys::KeyView;
 use super::person::{GoTrueUser, account};
 use super::projects::ProjectView;
+use super::purchases::PurchaseView;
 use crate::clock;
 use crate::http::hoops::authenticated;
 use crate::http::input::services;
@@ -23,7 +24,7 @@ use crate::http::limits::{Policy, limit};
 use crate::http::problem::Result;
 use crate::http::{Caller, Services};
 use crate::id::UserId;
-use crate::store::{GenerationFilter, ProjectFilter, StatementFilter};
+use crate::store::{GenerationFilter, OrderFilter, ProjectFilter, StatementFilter};
 
 /// Rows that are read together.
 const PAGE: u32 = 200;
@@ -37,7 +38,7 @@ pub fn router() -> Router {
 
 /// Export your data
 ///
-/// Profile, sessions, API keys, projects, generations with links to their files, and the whole statement of credits, as one
+/// Profile, sessions, API keys, purchases, projects, generations with links to their files, and the whole statement of credits, as one
 /// JSON document. Should it break off in the middle, it is not valid JSON: ask again.
 #[endpoint(
     tags("user"),
@@ -58,6 +59,7 @@ async fn export(depot: &mut Depot, res: &mut Response) -> Result<()> {
         "user": GoTrueUser::new(&user, available, None),
         "sessions": sessions,
         "api_keys": keys,
+        "orders": orders(&services, caller.user_id).await?,
     });
     let exporter = Exporter {
         services,
@@ -75,6 +77,25 @@ async fn export(depot: &mut Depot, res: &mut Response) -> Result<()> {
     );
     res.replace_body(ResBody::stream(stream::unfold(Some(exporter), Exporter::next)));
     Ok(())
+}
+
+/// Every purchase of the caller; people have few.
+async fn orders(services: &Services, owner: UserId) -> Result<Vec<PurchaseView>> {
+    let mut filter = OrderFilter {
+        user_id: Some(owner),
+        limit: PAGE,
+        ..OrderFilter::default()
+    };
+    let mut orders = Vec::new();
+    loop {
+        let page = services.store.orders(filter.clone()).await?;
+        filter.before = page.last().map(|order| order.id);
+        let is_last = page.len() < PAGE as usize;
+        orders.extend(page.into_iter().map(PurchaseView::from));
+        if is_last {
+            return Ok(orders);
+        }
+    }
 }
 
 /// A list of the document.

@@ -160,7 +160,7 @@ impl From<OrderStatus> for PurchaseStatus {
 /// A purchase.
 #[derive(Serialize, ToSchema)]
 #[salvo(schema(name = "Purchase"))]
-struct PurchaseView {
+pub(super) struct PurchaseView {
     /// The same as `order_id`.
     #[salvo(schema(format = "uuid"))]
     transaction_id: String,

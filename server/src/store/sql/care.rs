@@ -67,23 +67,23 @@ impl Write for EndSessions {
 /// Sets another password and ends every session but the one it was set in.
 pub(super) struct ChangePassword {
     pub(super) user: UserId,
-    pub(super) password_hash: String,
+    pub(super) old_hash: Option<String>,
+    pub(super) new_hash: String,
     pub(super) keep: SessionId,
     pub(super) now: Micros,
 }
 
 #[async_trait]
 impl Write for ChangePassword {
-    type Out = Vec<SessionId>;
+    type Out = Option<Vec<SessionId>>;
 
-    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Vec<SessionId>> {
-        let sql = sql!("UPDATE users SET password_hash = $2, updated_at = $3 WHERE id = $1 AND deleted_at IS NULL");
-        if conn
-            .execute(sql, args![self.user, &self.password_hash, self.now])
-            .await?
-            == 0
-        {
-            return Ok(Vec::new());
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Option<Vec<SessionId>>> {
+        let sql = sql!(
+            "UPDATE users SET password_hash = $2, updated_at = $3 WHERE id = $1 AND deleted_at IS NULL AND password_hash = $4"
+        );
+        let args = args![self.user, &self.new_hash, self.now, &self.old_hash];
+        if conn.execute(sql, args).await? == 0 {
+            return Ok(None);
         }
         let others = EndSessions {
             user: self.user,
@@ -91,7 +91,7 @@ impl Write for ChangePassword {
             except: Some(self.keep),
             now: self.now,
         };
-        others.apply(conn).await
+        others.apply(conn).await.map(Some)
     }
 }
 
@@ -106,10 +106,16 @@ impl Write for DeleteUser {
     type Out = bool;
 
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<bool> {
+        // Keys before the person, as a submit has them that counts with a key.
+        let sql = sql!(
+            "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2), name = 'of a deleted account' WHERE user_id = $1 \
+             AND EXISTS (SELECT 1 FROM users WHERE id = $1 AND deleted_at IS NULL)"
+        );
+        conn.execute(sql, args![self.user, self.now]).await?;
         let email = format!("{}{DELETED_EMAIL_DOMAIN}", self.user);
         let sql = sql!(
             "UPDATE users SET email = $2, password_hash = NULL, full_name = NULL, display_name = NULL, avatar_url = NULL, \
-             role = 'user', deleted_at = $3, updated_at = $3 WHERE id = $1 AND deleted_at IS NULL"
+             suspended_reason = NULL, role = 'user', deleted_at = $3, updated_at = $3 WHERE id = $1 AND deleted_at IS NULL"
         );
         if conn.execute(sql, args![self.user, &email, self.now]).await? == 0 {
             return Ok(false);
@@ -118,20 +124,20 @@ impl Write for DeleteUser {
             "UPDATE sessions SET revoked_at = coalesce(revoked_at, $2), user_agent = NULL, address = NULL WHERE user_id = $1"
         );
         conn.execute(sql, args![self.user, self.now]).await?;
-        let sql = sql!(
-            "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2), name = 'of a deleted account' WHERE user_id = $1"
-        );
-        conn.execute(sql, args![self.user, self.now]).await?;
         Ok(true)
     }
 }
 
-/// People who have left and of whom something may be left, the longest first.
-pub(super) async fn to_erase(conn: &mut Conn<'_>, limit: u32) -> Result<Vec<UserId>> {
+/// People who have left and of whom something may be left, in the order of their ids, so that one who cannot be erased yet
+/// keeps nobody behind.
+pub(super) async fn to_erase(conn: &mut Conn<'_>, after: Option<UserId>, limit: u32) -> Result<Vec<UserId>> {
     let sql = sql!(
-        "SELECT id FROM users WHERE deleted_at IS NOT NULL AND erased_at IS NULL ORDER BY deleted_at, id LIMIT $1"
+        sqlite: "SELECT id FROM users WHERE deleted_at IS NOT NULL AND erased_at IS NULL AND ($1 IS NULL OR id > $1) \
+            ORDER BY id LIMIT $2",
+        postgres: "SELECT id FROM users WHERE deleted_at IS NOT NULL AND erased_at IS NULL \
+            AND ($1::uuid IS NULL OR id > $1) ORDER BY id LIMIT $2",
     );
-    let rows = conn.all(sql, args![limit]).await?;
+    let rows = conn.all(sql, args![after, limit]).await?;
     rows.iter().map(|row| row.id("id")).collect()
 }
 
@@ -181,12 +187,14 @@ impl Write for Erase {
         let sql = sql!(
             sqlite: "UPDATE generations SET prompt = '', negative_prompt = NULL, reference_image_url = NULL, \
                 parameters = '{}', dropped_parameters = '[]', provider_input = '', fallbacks = NULL, outputs = '[]', \
-                billed = NULL, result_meta = NULL, project_id = NULL, is_favorite = 0 \
+                billed = NULL, result_meta = NULL, project_id = NULL, is_favorite = 0, \
+                error_message = iif(error_message IS NULL, NULL, '') \
                 WHERE id IN (SELECT value FROM json_each($1)) AND user_id = $2 AND captured IS NOT NULL AND EXISTS \
                 (SELECT 1 FROM users WHERE id = $2 AND deleted_at IS NOT NULL)",
             postgres: "UPDATE generations SET prompt = '', negative_prompt = NULL, reference_image_url = NULL, \
                 parameters = '{}', dropped_parameters = '[]', provider_input = '', fallbacks = NULL, outputs = '[]', \
-                billed = NULL, result_meta = NULL, project_id = NULL, is_favorite = false \
+                billed = NULL, result_meta = NULL, project_id = NULL, is_favorite = false, \
+                error_message = CASE WHEN error_message IS NOT NULL THEN '' END \
                 WHERE id IN (SELECT json_array_elements_text($1::json)::uuid) AND user_id = $2 AND captured IS NOT NULL \
                 AND EXISTS (SELECT 1 FROM users WHERE id = $2 AND deleted_at IS NOT NULL)",
         );
@@ -200,13 +208,22 @@ impl Write for Erase {
                 (SELECT json_array_elements_text($1::json)::uuid) AND g.user_id = $2 AND g.provider_input = '')",
         );
         conn.execute(sql, args![&ended, self.user]).await?;
+        let sql = sql!(
+            sqlite: "UPDATE events SET data = '{}' WHERE generation_id IN (SELECT g.id FROM generations AS g JOIN \
+                json_each($1) AS j ON g.id = j.value WHERE g.user_id = $2 AND g.provider_input = '')",
+            postgres: "UPDATE events SET data = '{}' WHERE generation_id IN (SELECT g.id FROM generations AS g WHERE g.id IN \
+                (SELECT json_array_elements_text($1::json)::uuid) AND g.user_id = $2 AND g.provider_input = '')",
+        );
+        conn.execute(sql, args![&ended, self.user]).await?;
         Ok(())
     }
 }
 
-/// Notes that nothing personal is left.
+/// Notes that nothing personal is left. Not at once: another process may have taken a last request, and what it wrote goes
+/// too.
 pub(super) struct FinishErasing {
     pub(super) user: UserId,
+    pub(super) left_before: Micros,
     pub(super) now: Micros,
 }
 
@@ -216,10 +233,10 @@ impl Write for FinishErasing {
 
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<bool> {
         let sql = sql!(
-            "SELECT 1 AS ready FROM users WHERE id = $1 AND deleted_at IS NOT NULL AND NOT EXISTS \
+            "SELECT 1 AS ready FROM users WHERE id = $1 AND deleted_at < $2 AND NOT EXISTS \
              (SELECT 1 FROM generations WHERE user_id = $1 AND provider_input <> '')"
         );
-        if conn.optional(sql, args![self.user]).await?.is_none() {
+        if conn.optional(sql, args![self.user, self.left_before]).await?.is_none() {
             return Ok(false);
         }
         let sql = sql!("DELETE FROM projects WHERE user_id = $1");

@@ -109,7 +109,8 @@ impl Write for ChangeUser {
                 "suspended_reason": user.suspended_reason,
             })
         };
-        let details = json!({"email": user.email, "before": shown(&before), "after": shown(&user)});
+        // No e-mail: what is written here stays when the person has left.
+        let details = json!({"before": shown(&before), "after": shown(&user)});
         audit::write(conn, &self.by, action, &self.user_id.to_string(), &details).await?;
         Ok(UserChanged::Done {
             user: Box::new(user),

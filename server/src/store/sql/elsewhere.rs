@@ -9,7 +9,7 @@ use super::rows::{self, columns};
 use super::writer::Write;
 use crate::clock::Micros;
 use crate::id::{SessionId, UserId};
-use crate::store::{Arrival, FORMER_EMAIL_DOMAIN, Role, User};
+use crate::store::{Arrival, FORMER_EMAIL_DOMAIN, User};
 
 #[async_trait]
 impl Write for Arrival {
@@ -55,10 +55,6 @@ impl Arrival {
         }
         let email = self.stored_email();
         let full_name = self.full_name.clone().or(user.full_name.clone());
-        let role = match self.role {
-            Role::Operator => Role::Operator,
-            Role::User => user.role,
-        };
         let changes = self.differs_from(&user);
         if !changes && !self.signed_in {
             return Ok(user);
@@ -67,21 +63,24 @@ impl Arrival {
             take_email(conn, &email, self.id, self.now).await?;
         }
         let sql = sql!(concat!(
-            "UPDATE users SET email = $2, full_name = $3, role = $4, \
+            "UPDATE users SET email = $2, full_name = $3, role = CASE WHEN $4 = 'operator' THEN 'operator' ELSE role END, \
              updated_at = CASE WHEN $5 THEN $6 ELSE updated_at END, \
-             last_sign_in_at = CASE WHEN $7 THEN $6 ELSE last_sign_in_at END WHERE id = $1 RETURNING ",
+             last_sign_in_at = CASE WHEN $7 THEN $6 ELSE last_sign_in_at END \
+             WHERE id = $1 AND deleted_at IS NULL RETURNING ",
             columns!(users "")
         ));
         let args = args![
             self.id,
             &email,
             &full_name,
-            role.as_str(),
+            self.role.as_str(),
             changes,
             self.now,
             self.signed_in,
         ];
-        rows::user(&conn.one(sql, args).await?)
+        // Whoever has left in between is as they were read.
+        let followed = conn.optional(sql, args).await?;
+        followed.as_ref().map_or(Ok(user), rows::user)
     }
 }
 

@@ -5,7 +5,6 @@
 use async_trait::async_trait;
 use serde::Serialize;
 
-use super::bulk::{self, Bulk};
 use super::conn::{Conn, Row, Sql, args, sql};
 use super::error::Result;
 use super::rows::{self, columns, to_json};
@@ -175,8 +174,11 @@ pub(super) struct TouchKeys(pub(super) Vec<(ApiKeyId, Micros)>);
 const TOUCH: Sql = sql!(
     sqlite: "UPDATE api_keys SET last_used_at = max(coalesce(last_used_at, 0), j.value->>'at') FROM json_each($1) AS j \
         WHERE api_keys.id = j.value->>'id'",
-    postgres: "UPDATE api_keys AS k SET last_used_at = greatest(k.last_used_at, velro_time(j.at)) \
-        FROM json_to_recordset($1::json) AS j (id uuid, at bigint) WHERE k.id = j.id",
+    // In the order of their ids, and not those that a submit or another process has in hand: the next use notes them.
+    postgres: "WITH free AS MATERIALIZED (SELECT k.id FROM api_keys AS k WHERE k.id IN \
+        (SELECT j.id FROM json_to_recordset($1::json) AS j (id uuid)) ORDER BY k.id FOR NO KEY UPDATE SKIP LOCKED) \
+        UPDATE api_keys AS k SET last_used_at = greatest(k.last_used_at, velro_time(j.at)) \
+        FROM json_to_recordset($1::json) AS j (id uuid, at bigint) JOIN free ON free.id = j.id WHERE k.id = j.id",
 );
 
 #[async_trait]
@@ -185,9 +187,7 @@ impl Write for TouchKeys {
 
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<()> {
         let uses: Vec<UseRow> = self.0.iter().map(|&(id, at)| UseRow { id, at }).collect();
-        match Bulk::of(TOUCH, &uses)? {
-            Some(touch) => bulk::write(conn, &[touch]).await,
-            None => Ok(()),
-        }
+        conn.execute(TOUCH, args![&to_json(&uses)?]).await?;
+        Ok(())
     }
 }

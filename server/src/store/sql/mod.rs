@@ -239,7 +239,7 @@ impl Store for SqlStore {
         self.lanes.run(people::SetRole { email, role, now }).await
     }
 
-    async fn open_session(&self, session: NewSession) -> Result<()> {
+    async fn open_session(&self, session: NewSession) -> Result<bool> {
         self.lanes.run(session).await
     }
 
@@ -284,13 +284,15 @@ impl Store for SqlStore {
     async fn change_password(
         &self,
         user: UserId,
-        password_hash: String,
+        old_hash: Option<String>,
+        new_hash: String,
         keep: SessionId,
         now: Micros,
-    ) -> Result<Vec<SessionId>> {
+    ) -> Result<Option<Vec<SessionId>>> {
         let change = care::ChangePassword {
             user,
-            password_hash,
+            old_hash,
+            new_hash,
             keep,
             now,
         };
@@ -301,8 +303,8 @@ impl Store for SqlStore {
         self.lanes.run(care::DeleteUser { user, now }).await
     }
 
-    async fn to_erase(&self, limit: u32) -> Result<Vec<UserId>> {
-        Ok(care::to_erase(&mut self.reader().await?.conn(), limit).await?)
+    async fn to_erase(&self, after: Option<UserId>, limit: u32) -> Result<Vec<UserId>> {
+        Ok(care::to_erase(&mut self.reader().await?.conn(), after, limit).await?)
     }
 
     async fn leftovers(&self, user: UserId, limit: u32) -> Result<Leftovers> {
@@ -314,8 +316,9 @@ impl Store for SqlStore {
         self.lanes.run(care::Erase { user, ended }).await
     }
 
-    async fn finish_erasing(&self, user: UserId, now: Micros) -> Result<bool> {
-        self.lanes.run(care::FinishErasing { user, now }).await
+    async fn finish_erasing(&self, user: UserId, left_before: Micros, now: Micros) -> Result<bool> {
+        let finish = care::FinishErasing { user, left_before, now };
+        self.lanes.run(finish).await
     }
 
     async fn create_api_key(&self, key: NewApiKey) -> Result<Created<ApiKey>> {
@@ -392,6 +395,10 @@ impl Store for SqlStore {
 
     async fn orders(&self, filter: OrderFilter) -> Result<Vec<Order>> {
         Ok(orders::list(&mut self.reader().await?.conn(), &filter).await?)
+    }
+
+    async fn settle_order(&self, id: OrderId, by: By) -> Result<Option<(Order, bool)>> {
+        self.lanes.run(orders::SettleOrder { id, by }).await
     }
 
     async fn record_payment(&self, notice: PaymentNotice) -> Result<Recorded> {

@@ -1,16 +1,18 @@
 //! Orders: made, opened for payment, listed, ended when nobody ever heard of them. What is paid is in [`super::payments`].
 
 use async_trait::async_trait;
+use serde_json::json;
 use uuid::Uuid;
 
+use super::audit;
 use super::conn::{Conn, Row, args, sql};
 use super::error::Result;
 use super::rows::{self, columns};
 use super::writer::Write;
 use crate::clock::Micros;
 use crate::id::OrderId;
-use crate::purchase::{MoneyBackKind, Order, Reversal};
-use crate::store::{Checkout, CountedEvent, NewOrder, OrderFilter, OrderMade, OrderRecord};
+use crate::purchase::{MoneyBackKind, Order, OrderStatus, Reversal};
+use crate::store::{By, Checkout, CountedEvent, NewOrder, OrderFilter, OrderMade, OrderRecord};
 
 #[async_trait]
 impl Write for NewOrder {
@@ -24,6 +26,7 @@ impl Write for NewOrder {
         if user.optional_micros("deleted_at")?.is_some() {
             return Ok(OrderMade::NoSuchUser);
         }
+        let suspended = user.optional_micros("suspended_at")?.is_some();
         // Of two at once the constraint refuses one, which is tried again and finds the other's.
         if let Some(idempotency) = &self.idempotency {
             let sql = sql!(concat!(
@@ -33,13 +36,16 @@ impl Write for NewOrder {
             ));
             if let Some(row) = conn.optional(sql, args![self.user_id, &idempotency.key]).await? {
                 let fingerprint: Option<String> = row.get("fingerprint")?;
+                let order = rows::order(&row)?;
                 return Ok(match fingerprint.as_deref() == Some(idempotency.fingerprint.as_str()) {
-                    true => OrderMade::Replayed(Box::new(rows::order(&row)?)),
+                    // It has no payment page yet, and gets none.
+                    true if suspended && order.status == OrderStatus::Created => OrderMade::Suspended,
+                    true => OrderMade::Replayed(Box::new(order)),
                     false => OrderMade::KeyReused,
                 });
             }
         }
-        if user.optional_micros("suspended_at")?.is_some() {
+        if suspended {
             return Ok(OrderMade::Suspended);
         }
         let sql = sql!(concat!(
@@ -199,4 +205,35 @@ pub(super) async fn list(conn: &mut Conn<'_>, filter: &OrderFilter) -> Result<Ve
     ];
     let rows = conn.all(sql, args).await?;
     rows.iter().map(rows::order).collect()
+}
+
+/// An operator has looked after an order in trouble.
+pub(super) struct SettleOrder {
+    pub(super) id: OrderId,
+    pub(super) by: By,
+}
+
+#[async_trait]
+impl Write for SettleOrder {
+    type Out = Option<(Order, bool)>;
+
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Option<(Order, bool)>> {
+        let sql = sql!(
+            sqlite: concat!("SELECT ", columns!(orders ""), " FROM orders WHERE id = $1"),
+            postgres: concat!("SELECT ", columns!(orders ""), " FROM orders WHERE id = $1 FOR NO KEY UPDATE"),
+        );
+        let Some(row) = conn.optional(sql, args![self.id]).await? else {
+            return Ok(None);
+        };
+        let mut order = rows::order(&row)?;
+        let Some(trouble) = order.trouble.take() else {
+            return Ok(Some((order, false)));
+        };
+        let sql = sql!("UPDATE orders SET trouble = NULL, updated_at = $2 WHERE id = $1");
+        conn.execute(sql, args![self.id, self.by.now]).await?;
+        order.updated_at = self.by.now;
+        let details = json!({"before": {"trouble": trouble}, "after": {"trouble": null}});
+        audit::write(conn, &self.by, "order.settle", &self.id.to_string(), &details).await?;
+        Ok(Some((order, true)))
+    }
 }

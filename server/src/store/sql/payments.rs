@@ -144,6 +144,11 @@ impl PaymentNotice {
                 format!("{} is in {theirs}, the order in {ours}", r.id)
             });
         }
+        if sold > Credits::ZERO {
+            let sql = sql!("SELECT 1 AS gone FROM users WHERE id = $1 AND deleted_at IS NOT NULL");
+            let gone = conn.optional(sql, args![order.user_id]).await?.is_some();
+            trouble = trouble.or(gone.then(|| "the buyer has left: send the money back".to_owned()));
+        }
         let news = trouble.clone().filter(|_| order.trouble.is_none());
         order.trouble = order.trouble.or(trouble);
         self.book(conn, &order, sold, reversed).await?;

@@ -105,7 +105,8 @@ impl Write for UpdateProfile {
         let sql = sql!(concat!(
             "UPDATE users SET full_name = CASE WHEN $2 THEN $3 ELSE full_name END, \
              display_name = CASE WHEN $4 THEN $5 ELSE display_name END, \
-             avatar_url = CASE WHEN $6 THEN $7 ELSE avatar_url END, updated_at = $8 WHERE id = $1 RETURNING ",
+             avatar_url = CASE WHEN $6 THEN $7 ELSE avatar_url END, updated_at = $8 \
+             WHERE id = $1 AND deleted_at IS NULL RETURNING ",
             columns!(users "")
         ));
         let args = args![
@@ -148,9 +149,23 @@ impl Write for SetRole {
 
 #[async_trait]
 impl Write for NewSession {
-    type Out = ();
+    type Out = bool;
 
-    async fn apply(&self, conn: &mut Conn<'_>) -> Result<()> {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<bool> {
+        // Locked against a change of the password: whoever proved the old one must not slip in behind it.
+        let sql = sql!(
+            sqlite: "SELECT 1 AS fits FROM users WHERE id = $1 AND deleted_at IS NULL \
+                AND ($2 IS NULL OR password_hash = $2)",
+            postgres: "SELECT 1 AS fits FROM users WHERE id = $1 AND deleted_at IS NULL \
+                AND ($2::text IS NULL OR password_hash = $2) FOR SHARE",
+        );
+        if conn
+            .optional(sql, args![self.user_id, &self.password_hash])
+            .await?
+            .is_none()
+        {
+            return Ok(false);
+        }
         let sql = sql!(
             "INSERT INTO sessions (id, user_id, created_at, last_used_at, user_agent, address) \
              VALUES ($1, $2, $3, $3, $4, $5)"
@@ -161,7 +176,7 @@ impl Write for NewSession {
         add_token(conn, self.id, &self.refresh_hash, self.refresh_expires_at, self.now).await?;
         let sql = sql!("UPDATE users SET last_sign_in_at = $2 WHERE id = $1");
         conn.execute(sql, args![self.user_id, self.now]).await?;
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -200,6 +215,13 @@ impl Write for Rotation {
         if token.micros("expires_at")? <= self.now {
             return Ok(Rotated::Invalid);
         }
+        let user_id: UserId = token.id("user_id")?;
+        let user = by_id(conn, user_id)
+            .await?
+            .ok_or_else(|| anyhow::anyhow!("session {session} belongs to nobody"))?;
+        if user.deleted_at.is_some() {
+            return Ok(Rotated::Invalid);
+        }
         let sql = sql!("UPDATE refresh_tokens SET used_at = $2 WHERE hash = $1");
         conn.execute(sql, args![&self.old_hash, self.now]).await?;
         add_token(conn, session, &self.new_hash, self.new_expires_at, self.now).await?;
@@ -209,10 +231,6 @@ impl Write for Rotation {
         );
         let Origin { user_agent, address } = &self.origin;
         conn.execute(sql, args![session, self.now, user_agent, address]).await?;
-        let user_id: UserId = token.id("user_id")?;
-        let user = by_id(conn, user_id)
-            .await?
-            .ok_or_else(|| anyhow::anyhow!("session {session} belongs to nobody"))?;
         Ok(Rotated::Ok { user, session })
     }
 }

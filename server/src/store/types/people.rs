@@ -166,6 +166,8 @@ pub struct NewSession {
     /// SHA-256 of the refresh token, hex; the token itself is never stored.
     pub refresh_hash: String,
     pub refresh_expires_at: Micros,
+    /// The password that was proved: should it be another one by now, there is no session.
+    pub password_hash: Option<String>,
     pub origin: Origin,
     pub now: Micros,
 }

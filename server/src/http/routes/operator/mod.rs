@@ -8,6 +8,7 @@ mod codes;
 mod credits;
 mod generations;
 mod lanes;
+mod orders;
 mod problems;
 mod users;
 mod view;
@@ -30,6 +31,7 @@ pub fn router() -> Router {
         .push(Router::with_path("users").push(users::router()).push(credits::router()))
         .push(Router::with_path("generations").push(generations::router()))
         .push(Router::with_path("problems").push(problems::router()))
+        .push(Router::with_path("orders").push(orders::router()))
         .push(Router::with_path("codes").push(codes::router()))
         .push(Router::with_path("audit").push(audit::router()))
         .push(Router::with_path("providers").push(lanes::providers_router()))

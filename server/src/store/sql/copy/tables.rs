@@ -196,7 +196,7 @@ pub(super) const TABLES: &[Table] = &[
     table(
         "events",
         &["seq"],
-        Fate::Kept,
+        Fate::Changed,
         &[
             ("seq", Number),
             ("generation_id", Id),
