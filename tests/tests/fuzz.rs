@@ -2,8 +2,7 @@
 //!
 //! It sends what the document allows and what it does not, and follows answers into further requests. Everything has
 //! a fixed seed; `VELRO_FUZZ_SEED` sets another one, `VELRO_FUZZ_EXAMPLES` more cases per operation. FAL is the
-//! simulator, so that every model can be bought. Left out is what ends the
-//! session, which is fuzzed last.
+//! simulator, so that every model can be bought. What ends sessions or changes the password is fuzzed last.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -31,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(400);
 
 const LOGOUT: &str = "/api/v1/auth/logout";
 const SESSION: &str = "/api/v1/auth/sessions/{session_id}";
+const PASSWORD: &str = "/api/v1/auth/change-password";
+const LEAVE: &str = "/api/v1/user/account";
 const SYSTEM_METRICS: &str = "/api/v1/generations/async/metrics/system";
 
 /// Documented to answer 501.
@@ -286,7 +287,9 @@ async fn no_input_breaks_the_server_or_the_document() {
     let fuzzer = Fuzzer::new(&server, &hints(&ada).await).await;
     let document = operations(&server).await;
 
-    let left_out = ["--exclude-path", LOGOUT, "--exclude-path", SESSION];
+    let left_out = [LOGOUT, SESSION, PASSWORD, LEAVE]
+        .map(|path| ["--exclude-path", path])
+        .concat();
     let report = fuzzer.run(&ada, &left_out).await;
     let all = document.len();
     report.covers(all, left_out.len() / 2);
@@ -301,12 +304,8 @@ async fn no_input_breaks_the_server_or_the_document() {
         "POST /api/v1/webhooks/stripe",
         "POST /webhooks/{provider}/{attempt_id}",
     ];
-    // Nobody has told it a code, a password or an e-mail.
-    unreachable.extend([
-        "POST /api/v1/credits/redeem",
-        "POST /api/v1/auth/change-password",
-        "DELETE /api/v1/user/account",
-    ]);
+    // Nobody has told it a code.
+    unreachable.push("POST /api/v1/credits/redeem");
     unreachable.extend(texts(&desk));
     let is_tried = |name: &String| !left_out.iter().any(|path| name.ends_with(path));
     let tried: Vec<String> = document.into_iter().filter(is_tried).collect();
@@ -326,6 +325,8 @@ async fn no_input_breaks_the_server_or_the_document() {
     let lists: Vec<String> = desk
         .iter()
         .filter(|operation| operation.starts_with("GET ") && !operation.contains('{'))
+        // Asks for a kind, which the fuzzer does not always hit upon.
+        .filter(|operation| !operation.ends_with("/problems"))
         .cloned()
         .collect();
     assert_eq!(report.barren(&lists), Vec::<&str>::new());
@@ -338,8 +339,11 @@ async fn no_input_breaks_the_server_or_the_document() {
         server.velro(&[what, &["--reason", "fuzzed"]].concat()).ok();
     }
 
-    let report = fuzzer.run(&operator, &["--include-path", SESSION]).await;
-    report.covers(all, all - 1);
+    let leaver = server.register("leaver").await;
+    for (client, path) in [(&operator, SESSION), (&operator, PASSWORD), (&leaver, LEAVE)] {
+        let report = fuzzer.run(client, &["--include-path", path]).await;
+        report.covers(all, all - 1);
+    }
     let report = fuzzer.run(&operator, &["--include-path", LOGOUT]).await;
     report.covers(all, all - 1);
     assert_eq!(report.barren(&logout), Vec::<&str>::new());

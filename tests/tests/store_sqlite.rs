@@ -135,16 +135,17 @@ async fn the_schema_guards_money_by_itself() {
             "settlements.generation_id",
         ),
         (
-            "INSERT INTO transfers SELECT 'x', kind, from_account, to_account, amount, generation_id, '', '', NULL, 1 \
+            "INSERT INTO transfers (id, kind, from_account, to_account, amount, generation_id, reason, actor, \
+          idempotency_key, created_at) SELECT 'x', kind, from_account, to_account, amount, generation_id, '', '', NULL, 1 \
           FROM transfers WHERE kind = 'capture'",
             "transfers.generation_id",
         ),
         (
-            "INSERT INTO transfers VALUES ('x', 'grant', 'platform:grants', 'nobody', 5, NULL, '', '', NULL, 1)",
+            "INSERT INTO transfers VALUES ('x', 'grant', 'platform:grants', 'nobody', 5, NULL, NULL, '', '', NULL, 1)",
             "FOREIGN KEY",
         ),
         (
-            "INSERT INTO transfers VALUES ('x', 'grant', 'platform:grants', 'platform:revenue', 0, NULL, '', '', NULL, 1)",
+            "INSERT INTO transfers VALUES ('x', 'grant', 'platform:grants', 'platform:revenue', 0, NULL, NULL, '', '', NULL, 1)",
             "amount > 0",
         ),
     ];

@@ -70,7 +70,7 @@ pub fn damages() -> Vec<Damage> {
         (
             "DELETE FROM statement_lines WHERE line_type = 'refund' AND amount = 50".into(),
             &[
-                "released 50, but its refund lines sum to 0",
+                "released 50 and refunded 0, but its refund lines sum to 0",
                 "the available balance is 840, but the statement sums to 790",
             ],
         ),

@@ -228,9 +228,15 @@ async fn another_source_or_an_older_state_is_refused() {
     refused(&other, &database, &["it is not the source of the last copy"]).await;
     // Rows that never change must be the same.
     let mut conn = rows::sqlite(&source.file()).await;
-    let forged = "DROP TRIGGER audit_keep; UPDATE events SET data = '{\"x\":1}' WHERE seq = 1";
+    let forged = "DROP TRIGGER transfers_keep; UPDATE transfers SET reason = 'forged' \
+                  WHERE id = (SELECT min(id) FROM transfers)";
     sqlx::raw_sql(forged).execute(&mut conn).await.unwrap();
-    refused(&source, &database, &["1 rows of events are other ones in the target"]).await;
+    refused(
+        &source,
+        &database,
+        &["1 rows of transfers are other ones in the target"],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

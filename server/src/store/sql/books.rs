@@ -228,8 +228,8 @@ impl Books {
     }
 
     fn grant(&mut self, kind: &'static str, user: UserId, gift: &Gift<'_>) -> Result<bool> {
-        let affordable = self.account(user)?.now.available() + gift.amount >= Credits::ZERO;
-        if gift.amount < Credits::ZERO && !affordable {
+        let available = self.account(user)?.now.available();
+        if gift.amount < Credits::ZERO && available + gift.amount < Credits::ZERO {
             return Ok(false);
         }
         self.transfer(

@@ -33,6 +33,7 @@ mod payments;
 mod people;
 mod postgres;
 mod projects;
+mod reading;
 mod reroute;
 mod resolve;
 mod rows;
@@ -49,14 +50,11 @@ pub use self::copy::{Copied, CopiedTable, CopyStage, copy};
 pub use self::sqlite::embedded_file;
 
 use async_trait::async_trait;
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgPool;
-use sqlx::sqlite::SqlitePool;
-use sqlx::{Postgres, Sqlite, Transaction};
 
-use self::conn::{Conn, Dialect, args, sql};
+use self::conn::{Dialect, args, sql};
 use self::error::Fault;
 use self::lanes::Lanes;
+use self::reading::{Readers, Reading};
 use self::session::Source;
 use super::*;
 use crate::clock::{self, Micros};
@@ -79,38 +77,6 @@ pub struct OpenOptions {
 pub struct SqlStore {
     lanes: Lanes,
     readers: Readers,
-}
-
-/// Connections that only read; cheap to clone.
-#[derive(Clone)]
-enum Readers {
-    Sqlite(SqlitePool),
-    Postgres { pool: PgPool, named: bool },
-}
-
-/// A connection for reads; a transaction is rolled back when it is dropped, for there is nothing to commit.
-enum Reading {
-    Sqlite(PoolConnection<Sqlite>),
-    SqliteMoment(Transaction<'static, Sqlite>),
-    Postgres(PoolConnection<Postgres>),
-    PostgresMoment {
-        transaction: Transaction<'static, Postgres>,
-        named: bool,
-    },
-}
-
-impl Reading {
-    fn conn(&mut self) -> Conn<'_> {
-        match self {
-            Reading::Sqlite(conn) => Conn::Sqlite(conn),
-            Reading::SqliteMoment(transaction) => Conn::Sqlite(transaction),
-            Reading::Postgres(conn) => Conn::Postgres { conn, named: true },
-            Reading::PostgresMoment { transaction, named } => Conn::Postgres {
-                conn: transaction,
-                named: *named,
-            },
-        }
-    }
 }
 
 impl SqlStore {
@@ -161,28 +127,6 @@ impl SqlStore {
         let begun = tokio::spawn(async move { readers.begin().await }).await;
         let begun = begun.map_err(|error| Fault::Data(error.into()))?;
         Ok(begun.map_err(Fault::from)?)
-    }
-}
-
-impl Readers {
-    async fn begin(&self) -> sqlx::Result<Reading> {
-        Ok(match self {
-            Readers::Sqlite(pool) => Reading::SqliteMoment(pool.begin().await?),
-            Readers::Postgres { pool, named } => {
-                let begin = pool.begin_with(match named {
-                    true => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-                    // Not set for the connection: a pooler knows no options at the start of a session.
-                    false => {
-                        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '10s'; \
-                         SET LOCAL random_page_cost = 1.1"
-                    }
-                });
-                Reading::PostgresMoment {
-                    transaction: begin.await?,
-                    named: *named,
-                }
-            }
-        })
     }
 }
 
