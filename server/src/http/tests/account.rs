@@ -257,6 +257,4 @@ async fn the_statement_adds_up_and_can_be_filtered() {
         .get("/api/v1/credits/stats?days=0", &token)
         .await
         .problem(422, "validation_failed");
-    let request = TestClient::post(url("/api/v1/credits/purchase")).bearer_auth(&token);
-    house.send(request).await.problem(501, "not_implemented");
 }

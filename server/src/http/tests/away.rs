@@ -82,6 +82,11 @@ fn body(operation: &str, refresh_token: &Value) -> Value {
         "post /api/v1/auth/refresh" => json!({"refresh_token": refresh_token}),
         "post /api/v1/projects" | "put /api/v1/projects/{project_id}" => json!({"name": "x"}),
         "post /api/v1/credits/purchase" => json!({"package_id": "starter"}),
+        "post /api/v1/auth/change-password" => {
+            json!({"current_password": PASSWORD, "new_password": "another password"})
+        }
+        "delete /api/v1/user/account" => json!({"confirm": "a@example.com", "password": PASSWORD}),
+        "post /api/v1/keys" | "patch /api/v1/keys/{key_id}" => json!({"name": "x"}),
         "post /api/v1/credits/redeem" => json!({"code": "WELCOME-2027"}),
         "put /api/v1/user/profile" => json!({"display_name": "x"}),
         "post /webhooks/{provider}/{attempt_id}" => json!({}),
@@ -140,6 +145,8 @@ async fn every_operation_says_at_once_that_the_database_is_away_and_does_nothing
                     .replace("{provider}", "fal")
                     .replace("{attempt_id}", generation.as_str().unwrap())
                     .replace("{order_id}", generation.as_str().unwrap())
+                    .replace("{key_id}", generation.as_str().unwrap())
+                    .replace("{session_id}", generation.as_str().unwrap())
                     .replace("{key}", "nobody/0.png")
                     .replace("check-email", "check-email?email=b@example.com");
                 let method = method.to_uppercase().parse::<Method>().unwrap();
