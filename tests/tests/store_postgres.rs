@@ -14,8 +14,9 @@ use tests::services::{Database, shared};
 use tests::store_suite::damage::damages;
 use tests::store_suite::fixtures::*;
 use tests::store_suite::migrations;
+use velro::id::SessionId;
 use velro::store::sql::{OpenOptions, SqlStore};
-use velro::store::{GenerationFilter, Store, StoreError};
+use velro::store::{GenerationFilter, NewSession, Origin, Store, StoreError};
 
 const NEW: OpenOptions = OpenOptions {
     create: true,
@@ -247,6 +248,44 @@ async fn openers_that_meet_on_an_empty_database_make_one_schema() {
 }
 
 /// A schema that changes under a running server shows in the readiness check.
+/// They would still succeed, one deadlock's second later: the server counts them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sign_ins_of_one_person_at_once_wait_for_nobody_in_a_circle() {
+    let database = database().await;
+    let store = Arc::new(SqlStore::open(&database.url, NEW).await.unwrap());
+    let user = somebody(&*store, 0).await.id;
+    let sign_in = |n: i64| {
+        let id = SessionId::new();
+        store.open_session(NewSession {
+            id,
+            user_id: user,
+            refresh_hash: id.to_string(),
+            refresh_expires_at: at(1000),
+            password_hash: None,
+            origin: Origin::default(),
+            now: at(n),
+        })
+    };
+    let opened = join_all((0..40).map(sign_in)).await;
+    assert!(opened.into_iter().all(|opened| opened.unwrap()));
+    assert_eq!(store.sessions(user, at(100)).await.unwrap().len(), 40);
+    // What a connection has counted is told when it ends.
+    store.close().await;
+    let mut conn = raw(&database).await;
+    eventually("the store's connections have ended", SOON, || async {
+        let mut conn = raw(&database).await;
+        let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                      AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+        let others: i64 = sqlx::query_scalar(others).fetch_one(&mut conn).await.unwrap();
+        // The one outside.
+        (others == 1).then_some(())
+    })
+    .await;
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    let deadlocks: i64 = sqlx::query_scalar(deadlocks).fetch_one(&mut conn).await.unwrap();
+    assert_eq!(deadlocks, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ping_notices_a_foreign_schema() {
     let database = database().await;

@@ -152,12 +152,13 @@ impl Write for NewSession {
     type Out = bool;
 
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<bool> {
-        // Locked against a change of the password: whoever proved the old one must not slip in behind it.
+        // Locked against a change of the password: whoever proved the old one must not slip in behind it. As strongly as the
+        // note of the sign-in below asks for: two with a share of the lock would each wait for the other to let go of it.
         let sql = sql!(
             sqlite: "SELECT 1 AS fits FROM users WHERE id = $1 AND deleted_at IS NULL \
                 AND ($2 IS NULL OR password_hash = $2)",
             postgres: "SELECT 1 AS fits FROM users WHERE id = $1 AND deleted_at IS NULL \
-                AND ($2::text IS NULL OR password_hash = $2) FOR SHARE",
+                AND ($2::text IS NULL OR password_hash = $2) FOR NO KEY UPDATE",
         );
         if conn
             .optional(sql, args![self.user_id, &self.password_hash])
