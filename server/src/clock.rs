@@ -122,7 +122,9 @@ impl Micros {
     /// From RFC 3339 text, such as `2030-01-31T00:00:00Z`; `None` when it is none.
     pub fn parse_rfc3339(text: &str) -> Option<Micros> {
         let time = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
-        i64::try_from(time.unix_timestamp_nanos() / 1000).ok().map(Micros)
+        i64::try_from(time.unix_timestamp_nanos().div_euclid(1000))
+            .ok()
+            .map(Micros)
     }
 
     /// `2026-11-23T01:14:06.595443+00:00`, the form of every timestamp in the REST contract.

@@ -108,7 +108,7 @@ async fn every_statement_finds_its_rows_through_an_index() {
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(seen.clone())).unwrap();
     let stage = || Folder(tempfile::tempdir().unwrap());
     store_suite::people::a_profile_changes_where_it_is_told_to(&stage()).await;
-    store_suite::people::roles_are_given_by_email(&stage()).await;
+    store_suite::people::roles_are_given(&stage()).await;
     store_suite::people::a_session_lives_until_it_is_revoked(&stage()).await;
     store_suite::people::a_refresh_token_is_exchanged_once(&stage()).await;
     store_suite::credits::grants_are_booked_once_per_key(&stage()).await;

@@ -19,14 +19,13 @@ impl Auth {
         Ok(!self.end(caller.user_id, Some(session), None).await?.is_empty())
     }
 
-    /// Ends every session of the caller but the present one; answers how many, `None` where another service counts them.
-    pub async fn end_other_sessions(&self, caller: &Caller, token: &str) -> Result<Option<usize>, AuthError> {
+    /// Ends every session of the caller but the present one.
+    pub async fn end_other_sessions(&self, caller: &Caller, token: &str) -> Result<(), AuthError> {
         if let Accounts::Supabase(there) = &self.accounts {
-            there.end_others(token).await?;
-            return Ok(None);
+            return there.end_others(token).await;
         }
-        let ended = self.end(caller.user_id, None, Some(caller.session_id)).await?;
-        Ok(Some(ended.len()))
+        self.end(caller.user_id, None, Some(caller.session_id)).await?;
+        Ok(())
     }
 
     async fn end(
@@ -82,19 +81,15 @@ impl Auth {
     pub async fn delete_account(&self, caller: &Caller, password: Option<String>) -> Result<(), AuthError> {
         match (&self.accounts, password) {
             (Accounts::Local, password) => drop(self.prove(caller, password.unwrap_or_default()).await?),
-            (Accounts::Supabase(there), Some(password)) => there.prove(&caller.email, &password).await?,
+            (Accounts::Supabase(there), Some(password)) => there.prove(caller, &password).await?,
             (Accounts::Supabase(_), None) => {}
         }
         let now = clock::now();
         self.store.delete_user(caller.user_id, now).await?;
-        self.gone(caller);
-        Ok(())
-    }
-
-    /// Refuses every token and key of somebody who has left; other processes read it from the store.
-    fn gone(&self, caller: &Caller) {
-        self.revoked.add(SessionId::from(caller.user_id.uuid()), clock::now());
+        // Every token and key of theirs; other processes read it from the store.
+        self.revoked.add(SessionId::from(caller.user_id.uuid()), now);
         self.keys.forget();
+        Ok(())
     }
 
     /// Has the service that keeps the account of somebody who has left delete it too. Harmless when it is done twice.

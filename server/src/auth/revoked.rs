@@ -1,4 +1,5 @@
-//! Sessions that were ended while access tokens of theirs may still be in date.
+//! Sessions that were ended while access tokens of theirs may still be in date. API keys that were revoked and people who have
+//! left are among them, as sessions with their ids.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};

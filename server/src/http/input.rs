@@ -5,6 +5,7 @@ use futures_util::StreamExt;
 use salvo::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use salvo::{Depot, Request};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use super::Services;
 use super::problem::{Code, FieldError, Problem, Result};
+use crate::auth::MAX_PASSWORD_CHARS;
 
 /// How much of a body that is too large is still read, beyond what the route accepts.
 const DRAIN_BYTES: u64 = 32 << 20;
@@ -175,6 +177,13 @@ impl Query {
     }
 }
 
+/// Tells a field that is `null` from one that is left out: for `#[serde(default, deserialize_with = "present")]`.
+pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
 /// Broken fields of one request, so that the client hears of all at once.
 #[derive(Default)]
 pub struct Faults(Vec<FieldError>);
@@ -201,6 +210,16 @@ impl Faults {
             loc,
             "must not contain control characters",
             "control_characters",
+        );
+    }
+
+    /// A password of `least` to [`MAX_PASSWORD_CHARS`] characters.
+    pub fn password(&mut self, text: &str, loc: &[&str], least: usize) {
+        self.unless(
+            (least..=MAX_PASSWORD_CHARS).contains(&text.chars().count()),
+            loc,
+            format!("must have {least} to {MAX_PASSWORD_CHARS} characters"),
+            "length",
         );
     }
 

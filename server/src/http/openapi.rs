@@ -71,14 +71,13 @@ pub fn document() -> OpenApi {
 fn repair(mut document: OpenApi) -> OpenApi {
     let mut ids = BTreeSet::new();
     let paths = std::mem::take(&mut document.paths);
-    for (path, item) in paths.iter() {
+    for (routed, item) in paths.iter() {
         let mut item = item.clone();
-        let path_as_routed = path.clone();
         let path = REST_PARAMETERS
             .iter()
-            .fold(path.clone(), |path, (from, to)| path.replace(from, to));
+            .fold(routed.clone(), |path, (from, to)| path.replace(from, to));
         for (method, operation) in item.operations.iter_mut() {
-            name_scopes(method, &path_as_routed, operation);
+            name_scopes(method, routed, operation);
             repair_operation(operation, &mut ids);
         }
         document.paths.insert(path, item);

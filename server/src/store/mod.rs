@@ -67,9 +67,6 @@ pub trait Store: Send + Sync + 'static {
     async fn user(&self, id: UserId) -> Result<Option<User>>;
     /// Changes what is `Some`; `None` when there is no such user.
     async fn update_profile(&self, id: UserId, change: ProfileChange, now: Micros) -> Result<Option<User>>;
-    /// Without an audit entry: for setting up. Operators change people with [`Store::change_user`]. `None` when nobody has
-    /// this e-mail.
-    async fn set_role(&self, email: &str, role: Role, now: Micros) -> Result<Option<User>>;
     /// Opens a session with its first refresh token and notes the sign-in. False, and nothing is opened, when the person has
     /// left or has got another password since it was proved.
     async fn open_session(&self, session: NewSession) -> Result<bool>;

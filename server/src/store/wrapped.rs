@@ -65,7 +65,6 @@ store! {
     user_by_email(email: &str) -> Option<User>;
     user(id: UserId) -> Option<User>;
     update_profile(id: UserId, change: ProfileChange, now: Micros) -> Option<User>;
-    set_role(email: &str, role: Role, now: Micros) -> Option<User>;
     open_session(session: NewSession) -> bool;
     rotate_refresh(rotation: Rotation) -> Rotated;
     revoke_session(session: SessionId, now: Micros) -> ();

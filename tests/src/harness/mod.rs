@@ -31,7 +31,7 @@ pub use client::{Client, PASSWORD, SUBMIT, announce, id_of};
 pub use cluster::{Cluster, ClusterOptions, OwnServices, Role};
 pub use options::{FAL_KEY, JWT_SECRET, Options, models};
 pub use race::{eventually, race};
-pub use reply::Reply;
+pub use reply::{Reply, fields};
 pub use server::{CliOutput, Server};
 pub use sse::{Frame, Stream};
 

@@ -102,26 +102,30 @@ impl Reply {
     pub fn invalid(self, field: &str) -> Value {
         let request = self.request.clone();
         let problem = self.problem(422, "validation_failed");
-        let named: Vec<String> = problem["errors"]
-            .as_array()
-            .unwrap_or_else(|| panic!("{request}: no `errors` in {problem}"))
-            .iter()
-            .map(|error| {
-                for member in ["msg", "type"] {
-                    assert!(error[member].is_string(), "{request}: {error}");
-                }
-                let parts = error["loc"].as_array().unwrap_or_else(|| panic!("{request}: {error}"));
-                let parts: Vec<String> = parts
-                    .iter()
-                    .map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned))
-                    .collect();
-                parts.join(".")
-            })
-            .collect();
+        let named = fields(&problem);
         assert!(
             named.iter().any(|name| name == field),
             "{request}: `{field}` is not among {named:?}"
         );
         problem
     }
+}
+
+/// The fields that a problem names, written with dots (`body.parameters.num_images`), in its order.
+#[must_use]
+pub fn fields(problem: &Value) -> Vec<String> {
+    let errors = problem["errors"].as_array();
+    let errors = errors.unwrap_or_else(|| panic!("no `errors` in {problem}"));
+    let dotted = |error: &Value| {
+        for member in ["msg", "type"] {
+            assert!(error[member].is_string(), "{error}");
+        }
+        let parts = error["loc"].as_array().unwrap_or_else(|| panic!("no `loc` in {error}"));
+        let parts: Vec<String> = parts
+            .iter()
+            .map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned))
+            .collect();
+        parts.join(".")
+    };
+    errors.iter().map(dotted).collect()
 }

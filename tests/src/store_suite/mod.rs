@@ -50,7 +50,7 @@ macro_rules! store_suite {
             operations::it_has_a_clock,
             people::a_person_is_created_once_with_start_credits,
             people::a_profile_changes_where_it_is_told_to,
-            people::roles_are_given_by_email,
+            people::roles_are_given,
             people::a_session_lives_until_it_is_revoked,
             people::a_refresh_token_is_exchanged_once,
             people::dead_refresh_tokens_are_invalid,

@@ -1,9 +1,13 @@
 //! People and sessions.
 
 use super::Stage;
+use super::desk::by;
 use super::fixtures::*;
 use velro::id::{SessionId, UserId};
-use velro::store::{Arrival, Created, NewSession, Origin, ProfileChange, Role, Rotated, Rotation, Store};
+use velro::store::{
+    Arrival, ChangeUser, Created, NewSession, Origin, ProfileChange, Role, Rotated, Rotation, Store, UserChange,
+    UserChanged,
+};
 
 fn rotation(old: &str, new: &str, now: i64) -> Rotation {
     Rotation {
@@ -98,23 +102,25 @@ pub async fn a_profile_changes_where_it_is_told_to(stage: &dyn Stage) {
     in_order(&*store).await;
 }
 
-pub async fn roles_are_given_by_email(stage: &dyn Stage) {
+pub async fn roles_are_given(stage: &dyn Stage) {
     let store = stage.open().await;
     let user = somebody(&*store, 0).await;
-    let promoted = store
-        .set_role(&user.email, Role::Operator, at(3))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(promoted.role, Role::Operator);
+    let promote = |user_id| ChangeUser {
+        user_id,
+        change: UserChange::Role(Role::Operator),
+        by: by(3),
+    };
+    let UserChanged::Done {
+        user: promoted,
+        changed,
+    } = store.change_user(promote(user.id)).await.unwrap()
+    else {
+        panic!("nobody was promoted")
+    };
+    assert_eq!((promoted.role, changed), (Role::Operator, true));
     assert_eq!(store.user(user.id).await.unwrap().unwrap().role, Role::Operator);
-    assert_eq!(
-        store
-            .set_role("nobody@example.com", Role::Operator, at(3))
-            .await
-            .unwrap(),
-        None
-    );
+    let nobody = store.change_user(promote(UserId::new())).await.unwrap();
+    assert_eq!(nobody, UserChanged::Missing);
     in_order(&*store).await;
 }
 

@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::harness::{Client, SUBMIT, Server, announce};
+use tests::harness::{Client, SUBMIT, Server, announce, fields};
 
 /// A submit that is good but for one change.
 fn call(change: impl FnOnce(&mut Value)) -> Value {
@@ -205,19 +205,7 @@ async fn a_bad_call_names_its_field_and_changes_nothing() {
     for (body, status, code, field) in table {
         let problem = ada.post(SUBMIT, &body).await.problem(status, code);
         if !field.is_empty() {
-            let named = problem["errors"].as_array().unwrap_or_else(|| panic!("{problem}"));
-            let named: Vec<String> = named
-                .iter()
-                .map(|e| {
-                    e["loc"]
-                        .as_array()
-                        .unwrap()
-                        .iter()
-                        .map(|p| p.as_str().unwrap())
-                        .collect::<Vec<_>>()
-                        .join(".")
-                })
-                .collect();
+            let named = fields(&problem);
             assert!(
                 named.iter().any(|name| name == field),
                 "{field} is not in {named:?} for {body}"

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::harness::{Client, Reply, Server, eventually, race};
+use tests::harness::{Client, Reply, Server, eventually, fields, race};
 
 const BALANCE: &str = "/api/v1/credits/balance";
 const ME: &str = "/api/v1/auth/me";
@@ -266,20 +266,7 @@ async fn a_wrong_key_request_names_every_field() {
         "name": " ", "scopes": [], "models": ["sandbox/image", "no/such"], "spending_cap": -1, "expires_at": "yesterday",
     });
     let answer = ada.post("/api/v1/keys", &wrong).await.problem(422, "validation_failed");
-    let named: Vec<String> = answer["errors"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|e| {
-            e["loc"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|l| l.as_str().unwrap())
-                .collect::<Vec<_>>()
-                .join(".")
-        })
-        .collect();
+    let named = fields(&answer);
     assert_eq!(
         named,
         [

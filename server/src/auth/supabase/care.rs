@@ -12,9 +12,18 @@ impl Supabase {
         self.gotrue.logout_others(token, Instant::now() + PATIENCE).await
     }
 
-    pub(in crate::auth) async fn prove(&self, email: &str, password: &str) -> Result<(), AuthError> {
-        let until = Instant::now() + PATIENCE;
-        self.gotrue.password(email, password, until).await.map(drop)
+    /// Whether the caller knows the password of the account.
+    pub(in crate::auth) async fn prove(&self, caller: &Caller, password: &str) -> Result<(), AuthError> {
+        self.sign_in(caller, password, Instant::now() + PATIENCE).await
+    }
+
+    async fn sign_in(&self, caller: &Caller, password: &str, until: Instant) -> Result<(), AuthError> {
+        let fresh = self.gotrue.password(&caller.email, password, until).await?;
+        match fresh.user.id == caller.user_id {
+            true => Ok(()),
+            // The address is somebody else's by now.
+            false => Err(AuthError::InvalidCredentials),
+        }
     }
 
     /// The current password is proved by a sign-in, so that nobody changes it with a stolen token alone.
@@ -26,10 +35,7 @@ impl Supabase {
         new: &str,
     ) -> Result<(), AuthError> {
         let until = Instant::now() + PATIENCE;
-        let fresh = self.gotrue.password(&caller.email, current, until).await?;
-        if fresh.user.id != caller.user_id {
-            return Err(AuthError::InvalidCredentials);
-        }
+        self.sign_in(caller, current, until).await?;
         // By the caller's own session: the service ends all others with it, that of the proof too.
         self.gotrue.set_password(token, new, until).await
     }

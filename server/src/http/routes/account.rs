@@ -5,12 +5,12 @@ use salvo::prelude::Json;
 use salvo::{Depot, Request, Response, Router};
 use serde::{Deserialize, Serialize};
 
-use super::auth::Done;
-use crate::auth::{AuthError, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS};
+use super::auth::{Done, guess};
+use crate::auth::{MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS};
 use crate::http::Caller;
 use crate::http::hoops::{authenticated, credential};
 use crate::http::input::{Faults, json, path_id, services};
-use crate::http::limits::{Key, Policy, count, limit};
+use crate::http::limits::{Key, Policy, limit};
 use crate::http::problem::{Code, Problem, Result};
 use crate::id::SessionId;
 use crate::store::OpenSession;
@@ -59,44 +59,22 @@ async fn change_password(req: &mut Request, depot: &mut Depot, res: &mut Respons
     let caller = Caller::of(depot)?;
     let body: PasswordChange = json(req, services.config.max_body_bytes).await?;
     let mut faults = Faults::default();
-    faults.unless(
-        (1..=MAX_PASSWORD_CHARS).contains(&body.current_password.chars().count()),
-        &["body", "current_password"],
-        format!("must have 1 to {MAX_PASSWORD_CHARS} characters"),
-        "length",
-    );
-    faults.unless(
-        (MIN_PASSWORD_CHARS..=MAX_PASSWORD_CHARS).contains(&body.new_password.chars().count()),
-        &["body", "new_password"],
-        format!("must have {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters"),
-        "length",
-    );
+    faults.password(&body.current_password, &["body", "current_password"], 1);
+    faults.password(&body.new_password, &["body", "new_password"], MIN_PASSWORD_CHARS);
     faults.finish()?;
     let token = credential(req)?;
-    let account = guarded(depot, res).await?;
-    let changed = services
+    let change = services
         .auth
-        .change_password(caller, token, body.current_password, body.new_password)
-        .await;
-    settled(depot, account, &changed).await?;
-    changed?;
+        .change_password(caller, token, body.current_password, body.new_password);
+    guess(services, res, account_key(caller), change).await?;
     Ok(Json(Done {
         message: "Password changed; all other sessions have ended",
     }))
 }
 
-/// Counts a guess at the caller's password before it is checked; a right one is given back by [`settled`].
-async fn guarded(depot: &Depot, res: &mut Response) -> Result<Key> {
-    let account = Key::account(&Caller::of(depot)?.user_id.to_string());
-    count(&services(depot)?.limiter, Policy::LoginAccount, account, res).await?;
-    Ok(account)
-}
-
-async fn settled<T>(depot: &Depot, account: Key, outcome: &std::result::Result<T, AuthError>) -> Result<()> {
-    if !matches!(outcome, Err(AuthError::InvalidCredentials)) {
-        services(depot)?.limiter.give_back(Policy::LoginAccount, account).await;
-    }
-    Ok(())
+/// What guesses at the caller's password are counted by.
+fn account_key(caller: &Caller) -> Key {
+    Key::account(&caller.user_id.to_string())
 }
 
 /// A sign-in that goes on.
@@ -257,10 +235,8 @@ async fn delete_account(req: &mut Request, depot: &mut Depot, res: &mut Response
         "length",
     );
     faults.finish()?;
-    let account = guarded(depot, res).await?;
-    let deleted = services.auth.delete_account(caller, body.password).await;
-    settled(depot, account, &deleted).await?;
-    deleted?;
+    let leave = services.auth.delete_account(caller, body.password);
+    guess(services, res, account_key(caller), leave).await?;
     Ok(Json(Done {
         message: "Account deleted; what is left of it is being erased",
     }))

@@ -6,14 +6,14 @@ use salvo::{Depot, Request, Response, Router};
 use serde::{Deserialize, Serialize};
 
 use super::person::{GoTrueUser, UserMetadata, account};
-use crate::auth::{AuthError, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, STREAM_TOKEN_TTL, Session, normal_email};
+use crate::auth::{AuthError, MIN_PASSWORD_CHARS, STREAM_TOKEN_TTL, Session, normal_email};
 use crate::clock;
-use crate::http::Caller;
 use crate::http::caller::origin;
 use crate::http::hoops::{authenticated, credential};
 use crate::http::input::{Faults, Query, body, from_json, json, services};
 use crate::http::limits::{Key, Policy, count, limit};
 use crate::http::problem::{Code, Problem, Result};
+use crate::http::{Caller, Services};
 use crate::id::GenerationId;
 use crate::store::Role;
 
@@ -115,12 +115,7 @@ async fn register(req: &mut Request, depot: &mut Depot) -> Result<Json<TokenResp
     let email = normal_email(&body.email);
     let mut faults = Faults::default();
     faults.unless(email.is_some(), &["body", "email"], EMAIL_RULE, "email");
-    faults.unless(
-        (MIN_PASSWORD_CHARS..=MAX_PASSWORD_CHARS).contains(&body.password.chars().count()),
-        &["body", "password"],
-        format!("must have {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters"),
-        "length",
-    );
+    faults.password(&body.password, &["body", "password"], MIN_PASSWORD_CHARS);
     let full_name = body.full_name.filter(|name| !name.is_empty());
     if let Some(name) = &full_name {
         faults.text(name, &["body", "full_name"], NAME_MAX_CHARS, false);
@@ -151,24 +146,30 @@ async fn login(req: &mut Request, depot: &mut Depot, res: &mut Response) -> Resu
     let email = normal_email(&body.email);
     let mut faults = Faults::default();
     faults.unless(email.is_some(), &["body", "email"], EMAIL_RULE, "email");
-    faults.unless(
-        (1..=MAX_PASSWORD_CHARS).contains(&body.password.chars().count()),
-        &["body", "password"],
-        format!("must have 1 to {MAX_PASSWORD_CHARS} characters"),
-        "length",
-    );
+    faults.password(&body.password, &["body", "password"], 1);
     faults.finish()?;
     let email = email.unwrap_or_default();
 
-    // Counted before the password is checked, so that parallel guesses cannot slip past; a right one is given back.
-    let account = Key::account(&email);
+    let attempt = services.auth.login(&email, body.password, origin);
+    let session = guess(services, res, Key::account(&email), attempt).await?;
+    Ok(Json(session.into()))
+}
+
+/// Carries out what needs the password of an account, with wrong ones limited. Counted before it is checked, so that parallel
+/// guesses cannot slip past; a right one is given back.
+pub(super) async fn guess<T>(
+    services: &Services,
+    res: &mut Response,
+    account: Key,
+    attempt: impl Future<Output = std::result::Result<T, AuthError>>,
+) -> Result<T> {
     count(&services.limiter, Policy::LoginAccount, account, res).await?;
-    let outcome = services.auth.login(&email, body.password, origin).await;
+    let outcome = attempt.await;
     // Nor is it a guess when nobody could look.
     if !matches!(outcome, Err(AuthError::InvalidCredentials)) {
         services.limiter.give_back(Policy::LoginAccount, account).await;
     }
-    Ok(Json(outcome?.into()))
+    Ok(outcome?)
 }
 
 /// Refresh

@@ -3,12 +3,12 @@
 use salvo::oapi::{ToSchema, endpoint};
 use salvo::prelude::Json;
 use salvo::{Depot, Request, Router};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::auth::{MOST_KEYS, fresh_key};
 use crate::clock::{self, Micros};
 use crate::http::hoops::authenticated;
-use crate::http::input::{Faults, json, path_id, services};
+use crate::http::input::{Faults, json, path_id, present, services};
 use crate::http::limits::{Policy, limit};
 use crate::http::problem::{Code, Problem, Result};
 use crate::http::{Caller, Services};
@@ -202,13 +202,6 @@ struct KeyUpdate {
     #[serde(default, deserialize_with = "present")]
     #[salvo(schema(value_type = Option<String>, format = "date-time"))]
     expires_at: Option<Option<String>>,
-}
-
-/// Tells a field that is `null` from one that is left out.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> std::result::Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }
 
 impl KeyUpdate {

@@ -3,13 +3,13 @@
 use salvo::oapi::{ToSchema, endpoint};
 use salvo::prelude::Json;
 use salvo::{Depot, Request, Router};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::person::{account, gone};
 use crate::clock;
 use crate::http::Caller;
 use crate::http::hoops::{authenticated, credential};
-use crate::http::input::{Faults, json, services};
+use crate::http::input::{Faults, json, present, services};
 use crate::http::limits::{Policy, limit};
 use crate::http::problem::Result;
 use crate::ledger::Credits;
@@ -110,11 +110,6 @@ struct ProfileUpdate {
     #[serde(default, deserialize_with = "present")]
     #[salvo(schema(value_type = Option<String>, format = "uri", max_length = 2048, example = json!("https://example.com/ada.png")))]
     avatar_url: Option<Option<String>>,
-}
-
-/// Tells a field that is `null` from one that is left out.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }
 
 /// Change own profile

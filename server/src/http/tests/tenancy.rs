@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock;
 use crate::http::openapi;
-use crate::store::Role;
+use crate::store::{By, ChangeUser, Role, UserChange, UserChanged};
 use salvo::http::Method;
 
 async fn create(house: &House, token: &str, body: Value) -> Answer {
@@ -14,6 +14,26 @@ async fn create(house: &House, token: &str, body: Value) -> Answer {
                 .json(&body),
         )
         .await
+}
+
+/// As an operator does.
+async fn give(house: &House, email: &str, role: Role) {
+    let store = &house.services.store;
+    let user = store.user_by_email(email).await.unwrap().unwrap();
+    let change = ChangeUser {
+        user_id: user.id,
+        change: UserChange::Role(role),
+        by: By {
+            actor: "a test".into(),
+            reason: "for the test".into(),
+            now: clock::now(),
+        },
+    };
+    let changed = store.change_user(change).await.unwrap();
+    assert!(
+        matches!(changed, UserChanged::Done { changed: true, .. }),
+        "{changed:?}"
+    );
 }
 
 #[tokio::test]
@@ -173,12 +193,7 @@ async fn system_metrics_are_for_operators_and_a_promotion_counts_at_once() {
         .problem(401, "unauthorized");
     let ada = house.token("ada@example.com").await;
     house.get(path, &ada).await.problem(403, "forbidden");
-    house
-        .services
-        .store
-        .set_role("ada@example.com", Role::Operator, clock::now())
-        .await
-        .unwrap();
+    give(&house, "ada@example.com", Role::Operator).await;
     let metrics = house.get(path, &ada).await.ok();
     assert_eq!(
         (&metrics["active_generations"], &metrics["held_credits"]),
@@ -187,16 +202,11 @@ async fn system_metrics_are_for_operators_and_a_promotion_counts_at_once() {
     assert_eq!(metrics["status_counts"]["queued"], 0);
     assert_eq!(metrics["redis_connections"], Value::Null);
     assert_eq!(house.get("/api/v1/auth/me", &ada).await.ok()["is_operator"], true);
-    house
-        .services
-        .store
-        .set_role("ada@example.com", Role::User, clock::now())
-        .await
-        .unwrap();
-    house.get(path, &ada).await.problem(403, "forbidden");
-
+    // Somebody else is one too, or ada would have to stay.
     let boss = house.token("boss@example.com").await;
     house.get(path, &boss).await.ok();
+    give(&house, "ada@example.com", Role::User).await;
+    house.get(path, &ada).await.problem(403, "forbidden");
 }
 
 #[tokio::test]

@@ -178,11 +178,6 @@ impl Store for SqlStore {
         self.lanes.run(people::UpdateProfile { id, change, now }).await
     }
 
-    async fn set_role(&self, email: &str, role: Role, now: Micros) -> Result<Option<User>> {
-        let email = email.to_owned();
-        self.lanes.run(people::SetRole { email, role, now }).await
-    }
-
     async fn open_session(&self, session: NewSession) -> Result<bool> {
         self.lanes.run(session).await
     }

@@ -11,7 +11,7 @@ use super::writer::Write;
 use crate::clock::Micros;
 use crate::id::{SessionId, UserId};
 use crate::ledger::{Balance, Credits};
-use crate::store::{Created, NewSession, NewUser, Origin, ProfileChange, Role, Rotated, Rotation, User};
+use crate::store::{Created, NewSession, NewUser, Origin, ProfileChange, Rotated, Rotation, User};
 
 #[async_trait]
 impl Write for NewUser {
@@ -120,29 +120,6 @@ impl Write for UpdateProfile {
             self.now,
         ];
         let row = conn.optional(sql, args).await?;
-        row.as_ref().map(rows::user).transpose()
-    }
-}
-
-/// Gives a role to whoever has this e-mail.
-pub(super) struct SetRole {
-    pub(super) email: String,
-    pub(super) role: Role,
-    pub(super) now: Micros,
-}
-
-#[async_trait]
-impl Write for SetRole {
-    type Out = Option<User>;
-
-    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Option<User>> {
-        let sql = sql!(concat!(
-            "UPDATE users SET role = $2, updated_at = $3 WHERE email = $1 RETURNING ",
-            columns!(users "")
-        ));
-        let row = conn
-            .optional(sql, args![&self.email, self.role.as_str(), self.now])
-            .await?;
         row.as_ref().map(rows::user).transpose()
     }
 }

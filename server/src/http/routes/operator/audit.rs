@@ -4,8 +4,6 @@ use salvo::oapi::{ToSchema, endpoint};
 use salvo::prelude::Json;
 use salvo::{Depot, Request, Router};
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::view::AuditView;
 use crate::clock::Micros;
@@ -69,8 +67,5 @@ async fn operator_audit(req: &mut Request, depot: &mut Depot) -> Result<Json<Aud
 
 /// An RFC 3339 time. A `+` in a query is a space unless it was escaped; that is forgiven.
 fn moment(text: &str) -> Option<Micros> {
-    let time = OffsetDateTime::parse(&text.replace(' ', "+"), &Rfc3339).ok()?;
-    i64::try_from(time.unix_timestamp_nanos().div_euclid(1000))
-        .ok()
-        .map(Micros)
+    Micros::parse_rfc3339(&text.replace(' ', "+"))
 }

@@ -13,7 +13,7 @@ use crate::http::operator::{by, page};
 use crate::http::problem::{Problem, Result};
 use crate::id::{OrderId, UserId};
 use crate::purchase::{Order, OrderStatus, Reversal};
-use crate::store::{CountedEvent, OrderFilter};
+use crate::store::{CountedEvent, Listed, OrderFilter};
 
 /// Routes below `/api/v1/operator/orders`.
 pub(super) fn router() -> Router {
@@ -124,13 +124,11 @@ async fn list_all_orders(req: &mut Request, depot: &mut Depot) -> Result<Json<Or
         // One more tells whether there is more.
         limit: limit + 1,
     };
-    let mut found = services(depot)?.store.orders(filter).await?;
-    let more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let last = found.last().filter(|_| more);
+    let found = Listed::of(services(depot)?.store.orders(filter).await?, limit);
+    let last = found.items.last().filter(|_| found.more);
     Ok(Json(Orders {
         next_cursor: last.map(|order| order.id.to_string()),
-        items: found.iter().map(Into::into).collect(),
+        items: found.items.iter().map(Into::into).collect(),
     }))
 }
 
