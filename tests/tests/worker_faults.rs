@@ -306,7 +306,7 @@ async fn everything_a_dead_worker_left_is_taken_over_at_once() {
     until("some were left behind", || async {
         world
             .store
-            .system_counts()
+            .system_counts(clock::now())
             .await
             .unwrap()
             .by_status

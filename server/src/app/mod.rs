@@ -51,7 +51,10 @@ pub async fn serve(mut config: Config, levels: LogLevels) -> Result<()> {
     if !config.public_url_is_set {
         config.public_url = config.local_url();
     }
-    App::build(config, Arc::new(levels)).await?.run(listener, metrics_listener).await
+    App::build(config, Arc::new(levels))
+        .await?
+        .run(listener, metrics_listener)
+        .await
 }
 
 async fn listen(host: &str, port: u16, settings: &str) -> Result<TcpListener> {

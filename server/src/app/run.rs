@@ -118,7 +118,8 @@ impl App {
         banner(&services, address);
 
         let mut serving = tokio::spawn(http::serve(listener, Arc::clone(&services)));
-        let metrics = metrics_listener.map(|listener| tokio::spawn(http::serve_metrics(listener, Arc::clone(&services))));
+        let metrics =
+            metrics_listener.map(|listener| tokio::spawn(http::serve_metrics(listener, Arc::clone(&services))));
         let worked = async {
             match &mut working {
                 Some(working) => working.await,
@@ -139,7 +140,10 @@ impl App {
         services.leaving.cancel();
         let delay = services.config.shutdown_delay;
         if served.is_none() && broken.is_none() && !delay.is_zero() {
-            tracing::info!(seconds = delay.as_secs(), "stopping: not ready any more, still taking connections for a while");
+            tracing::info!(
+                seconds = delay.as_secs(),
+                "stopping: not ready any more, still taking connections for a while"
+            );
             // A second signal means at once.
             let _ = timeout(delay, stop_signal()).await;
         }

@@ -56,11 +56,19 @@ pub async fn run(args: &SmokeArgs, out: &mut impl Write) -> Result<bool> {
         base: args.url.trim_end_matches('/').to_owned(),
         token: args.token.clone().filter(|token| !token.trim().is_empty()),
     };
-    caller.json(Method::GET, "/health/ready", None).await.context("not ready")?;
+    caller
+        .json(Method::GET, "/health/ready", None)
+        .await
+        .context("not ready")?;
     writeln!(out, "ok  {} is ready", caller.base)?;
     let stranger = match caller.token {
         Some(_) => None,
-        None => Some(caller.register().await.context("nobody could register; with accounts elsewhere set VELRO_SMOKE_TOKEN")?),
+        None => Some(
+            caller
+                .register()
+                .await
+                .context("nobody could register; with accounts elsewhere set VELRO_SMOKE_TOKEN")?,
+        ),
     };
     if let Some((email, _)) = &stranger {
         writeln!(out, "ok  registered {email}")?;
@@ -69,7 +77,10 @@ pub async fn run(args: &SmokeArgs, out: &mut impl Write) -> Result<bool> {
     // Whatever happened, nothing is left behind.
     if let Some((email, password)) = stranger {
         let body = json!({"confirm": email, "password": password});
-        caller.json(Method::DELETE, "/api/v1/user/account", Some(body)).await.context("the account is still there")?;
+        caller
+            .json(Method::DELETE, "/api/v1/user/account", Some(body))
+            .await
+            .context("the account is still there")?;
         writeln!(out, "ok  deleted {email}")?;
     }
     drawn.map(|()| true)
@@ -80,14 +91,19 @@ async fn draw(caller: &Caller, args: &SmokeArgs, out: &mut impl Write) -> Result
     let body = json!({"model_id": args.model, "prompt": "a lighthouse in the fog, as a test", "parameters": {}});
     let key = format!("smoke-{}", Uuid::now_v7());
     let id = caller.submit(&body, &key).await.context("not submitted")?;
-    let again = caller.submit(&body, &key).await.context("the submit could not be repeated")?;
+    let again = caller
+        .submit(&body, &key)
+        .await
+        .context("the submit could not be repeated")?;
     ensure!(id == again, "the same idempotency key bought twice: {id} and {again}");
     writeln!(out, "ok  submitted {id}, twice with one key")?;
 
     let began = Instant::now();
     let patience = Duration::from_secs(args.timeout_seconds);
     let status = loop {
-        let status = caller.json(Method::GET, &format!("/api/v1/generations/async/{id}/status"), None).await?;
+        let status = caller
+            .json(Method::GET, &format!("/api/v1/generations/async/{id}/status"), None)
+            .await?;
         match status["status"].as_str() {
             Some("completed") => break status,
             Some("queued" | "processing") if began.elapsed() < patience => sleep(LOOK_EVERY).await,
@@ -100,14 +116,23 @@ async fn draw(caller: &Caller, args: &SmokeArgs, out: &mut impl Write) -> Result
     let url = status["output_urls"][0].as_str().context("it has no file")?;
     let bytes = caller.fetch(url).await.context("the file cannot be fetched")?;
     let kind = infer::get(&bytes).map_or("unknown", |kind| kind.mime_type());
-    ensure!(kind.starts_with("image/") || kind.starts_with("video/"), "what was fetched is no picture: {kind}");
+    ensure!(
+        kind.starts_with("image/") || kind.starts_with("video/"),
+        "what was fetched is no picture: {kind}"
+    );
     writeln!(out, "ok  fetched {} bytes of {kind}", bytes.len())?;
 
-    let charged = status["metadata"]["credits_used"].as_i64().context("it does not say what it cost")?;
+    let charged = status["metadata"]["credits_used"]
+        .as_i64()
+        .context("it does not say what it cost")?;
     let after = caller.balance().await?;
     // Others may spend from the account of a given token meanwhile; a new one is ours alone.
     if args.token.is_none() {
-        ensure!(before - after == charged, "{charged} credits were charged, but {} are gone", before - after);
+        ensure!(
+            before - after == charged,
+            "{charged} credits were charged, but {} are gone",
+            before - after
+        );
     }
     writeln!(out, "ok  charged {charged} credits, once")?;
     Ok(())
@@ -159,7 +184,10 @@ impl Caller {
         let mut answer = self.client.get(url).send().await?.error_for_status()?;
         let mut bytes = Vec::new();
         while let Some(chunk) = answer.chunk().await? {
-            ensure!(bytes.len() + chunk.len() <= MOST_BYTES, "it is longer than {MOST_BYTES} bytes");
+            ensure!(
+                bytes.len() + chunk.len() <= MOST_BYTES,
+                "it is longer than {MOST_BYTES} bytes"
+            );
             bytes.extend_from_slice(&chunk);
         }
         Ok(bytes)

@@ -71,7 +71,8 @@ pub(super) fn resolve(layers: &Layers, read_only: bool) -> Config {
         upstream_allow_private: layers.boolean("providers.allow_private_addresses"),
         shutdown_grace: seconds("server.shutdown_grace_seconds", 0..=3600, 1),
         shutdown_delay: shutdown_delay(layers),
-        ledger_check_every: Some(seconds("credits.ledger_check_minutes", 0..=10_080, 60)).filter(|every| !every.is_zero()),
+        ledger_check_every: Some(seconds("credits.ledger_check_minutes", 0..=10_080, 60))
+            .filter(|every| !every.is_zero()),
         tracing: tracing::tracing(layers),
         supabase: supabase::supabase(layers, development, url),
     }
@@ -80,7 +81,9 @@ pub(super) fn resolve(layers: &Layers, read_only: bool) -> Config {
 /// `None`: on the port of the API.
 fn metrics_port(layers: &Layers, port: u16, development: bool) -> Option<u16> {
     let given = layers.optional_integer("server.metrics_port", 0..=65_535);
-    let wanted = given.map(|given| given as u16).or((!development).then_some(METRICS_PORT))?;
+    let wanted = given
+        .map(|given| given as u16)
+        .or((!development).then_some(METRICS_PORT))?;
     (wanted != port || wanted == 0).then_some(wanted)
 }
 
@@ -468,7 +471,10 @@ pub(super) fn redacted_lines(config: &Config) -> Vec<String> {
         ("server.role", config.role.as_str().to_owned()),
         ("server.host", config.host.clone()),
         ("server.port", config.port.to_string()),
-        ("server.metrics_port", config.metrics_port.unwrap_or(config.port).to_string()),
+        (
+            "server.metrics_port",
+            config.metrics_port.unwrap_or(config.port).to_string(),
+        ),
         ("server.public_url", format!("{}{public}", config.public_url)),
         ("server.cors_origins", list(&config.cors_origins)),
         ("server.rate_limit_enabled", config.rate_limit_enabled.to_string()),

@@ -1,8 +1,8 @@
 //! Where traces go: an OTLP collector.
 
 use super::layers::Layers;
-use super::secret::Secret;
 use super::resolve;
+use super::secret::Secret;
 
 /// `[tracing]`; without an endpoint nothing of it has an effect.
 #[derive(Debug, Clone, Default)]
@@ -50,7 +50,11 @@ fn headers(layers: &Layers) -> Vec<(String, Secret)> {
             Some(header) => headers.push(header),
             None => {
                 // Not repeated in the message: it is a secret.
-                layers.fault_of(key, "is not a list of headers", "write name=value, with commas between them");
+                layers.fault_of(
+                    key,
+                    "is not a list of headers",
+                    "write name=value, with commas between them",
+                );
                 return Vec::new();
             }
         }
@@ -58,9 +62,11 @@ fn headers(layers: &Layers) -> Vec<(String, Secret)> {
     headers
 }
 
+/// What a header may be: a token, and visible text.
 fn http_header(name: &str, value: &str) -> bool {
-    let name = reqwest::header::HeaderName::from_bytes(name.as_bytes());
-    name.is_ok() && reqwest::header::HeaderValue::from_str(value).is_ok()
+    let token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
+    let visible = |c: u8| (b' '..=b'~').contains(&c);
+    !name.is_empty() && name.bytes().all(token) && value.bytes().all(visible)
 }
 
 fn ratio(layers: &Layers) -> f64 {
@@ -70,8 +76,11 @@ fn ratio(layers: &Layers) -> f64 {
             value.as_f64().unwrap_or(1.0)
         }
         _ => {
-            let what = format!("is not a number from 0 to 1");
-            layers.fault_of(key, what, "write for example 0.1 for every tenth trace");
+            layers.fault_of(
+                key,
+                "is not a number from 0 to 1",
+                "write for example 0.1 for every tenth trace",
+            );
             1.0
         }
     }

@@ -21,10 +21,18 @@ pub async fn load_log_level(store: &dyn Store, levels: &LogLevels, now: Micros) 
         (Ok(false), _) => {}
         (Ok(true), Some(level)) => {
             // Whatever the filter lets pass, this is seen: an operator reads why the logs look different.
-            tracing::error!(filter = level.filter, until = level.until.rfc3339(), by = level.actor, "log level changed");
+            tracing::error!(
+                filter = level.filter,
+                until = level.until.rfc3339(),
+                by = level.actor,
+                "log level changed"
+            );
         }
         (Ok(true), None) => tracing::info!(filter = levels.configured(), "the configured log level is back"),
-        (Err(error), _) => tracing::warn!(error = format!("{error:#}"), "a log level that this version cannot read"),
+        (Err(error), _) => tracing::warn!(
+            error = format!("{error:#}"),
+            "a log level that this version cannot read"
+        ),
     }
     Ok(())
 }

@@ -80,11 +80,22 @@ impl Edge {
     /// What the logs of a request carry, and its part of a trace. A proxy in front that is believed may have begun that.
     fn span(&self, req: &Request, request_id: &str) -> Span {
         let path = req.uri().path();
-        if ["/health", "/metrics", "/__"].iter().any(|probe| path.starts_with(probe)) {
+        if ["/health", "/metrics", "/__"]
+            .iter()
+            .any(|probe| path.starts_with(probe))
+        {
             return tracing::info_span!(target: UNTRACED, "request", request_id);
         }
-        let span = tracing::info_span!("request", request_id, otel.name = Empty, otel.kind = Empty, http.route = Empty,
-            http.request.method = Empty, http.response.status_code = Empty, otel.status_code = Empty);
+        let span = tracing::info_span!(
+            "request",
+            request_id,
+            otel.name = Empty,
+            otel.kind = Empty,
+            http.route = Empty,
+            http.request.method = Empty,
+            http.response.status_code = Empty,
+            otel.status_code = Empty
+        );
         if self.services.config.trust_proxy_headers {
             let parent = req.headers().get("traceparent").and_then(|value| value.to_str().ok());
             trace::follow(&span, parent);

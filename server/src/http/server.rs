@@ -1,7 +1,7 @@
 //! Serves the REST surface on a listener until it is told to stop.
 
-use salvo::conn::tcp::TcpAcceptor;
 use salvo::Service;
+use salvo::conn::tcp::TcpAcceptor;
 use salvo::prelude::Server;
 use std::sync::Arc;
 use tokio::net::TcpListener;

@@ -13,8 +13,7 @@ use super::trace::Traces;
 use crate::config::Config;
 
 /// Levels for the dependencies when `LOG_LEVEL` is one word: their details help nobody but their authors.
-const QUIET: &str =
-    "hyper=warn,h2=warn,rustls=warn,reqwest=warn,sqlx=warn,salvo=warn,salvo_core=warn,salvo_extra=error,opentelemetry=warn";
+const QUIET: &str = "hyper=warn,h2=warn,rustls=warn,reqwest=warn,sqlx=warn,salvo=warn,salvo_core=warn,salvo_extra=error,opentelemetry=warn";
 
 /// Requests for probes and metrics have spans with this target: they are logged as all others, and are no traces.
 pub const UNTRACED: &str = "velro::probe";
@@ -160,7 +159,10 @@ mod tests {
             ("debug", "debug"),
             (" INFO ", "info"),
             ("info,velro::worker=debug", "info,velro::worker=debug"),
-            ("velro::worker=trace,velro::http=off", "warn,velro::worker=trace,velro::http=off"),
+            (
+                "velro::worker=trace,velro::http=off",
+                "warn,velro::worker=trace,velro::http=off",
+            ),
         ] {
             assert_eq!(run_time_filter(given).as_deref(), Some(stored), "{given}");
             filter(stored).unwrap();
@@ -186,7 +188,10 @@ mod tests {
         assert!(levels.set(Some("debug")).unwrap());
         assert!(!levels.set(Some("debug")).unwrap(), "no news");
         assert!(levels.set(Some("velro=loud")).is_err());
-        assert!(!levels.set(Some("debug")).unwrap(), "a filter that cannot be read changes nothing");
+        assert!(
+            !levels.set(Some("debug")).unwrap(),
+            "a filter that cannot be read changes nothing"
+        );
         assert!(levels.set(None).unwrap());
         assert_eq!(levels.configured(), "off");
     }

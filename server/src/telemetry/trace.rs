@@ -51,7 +51,9 @@ impl Traces {
         // A proxy of the environment is for the world outside.
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
         let headers = &config.tracing.otlp_headers;
-        let headers = headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.expose().to_owned()));
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(Sender {
@@ -67,7 +69,10 @@ impl Traces {
             .with_service_name(config.service_name.clone())
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
             .with_attribute(KeyValue::new("service.instance.id", uuid::Uuid::now_v7().to_string()))
-            .with_attribute(KeyValue::new("deployment.environment.name", config.environment.as_str()))
+            .with_attribute(KeyValue::new(
+                "deployment.environment.name",
+                config.environment.as_str(),
+            ))
             .with_attribute(KeyValue::new("velro.role", config.role.as_str()))
             .build();
         let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.tracing.sample_ratio)));
@@ -121,11 +126,21 @@ pub fn follow(span: &Span, parent: Option<&str>) {
 }
 
 /// A span of something that is over: from one stored moment to another.
-pub fn past(name: &'static str, parent: Option<&str>, from: Micros, until: Micros, attributes: &[(&'static str, &str)]) {
+pub fn past(
+    name: &'static str,
+    parent: Option<&str>,
+    from: Micros,
+    until: Micros,
+    attributes: &[(&'static str, &str)],
+) {
     let Some(parent) = context_of(parent) else { return };
     let builder = SpanBuilder::from_name(name)
         .with_start_time(system_time(from))
-        .with_attributes(attributes.iter().map(|(name, value)| KeyValue::new(*name, (*value).to_owned())));
+        .with_attributes(
+            attributes
+                .iter()
+                .map(|(name, value)| KeyValue::new(*name, (*value).to_owned())),
+        );
     let mut span = global::tracer(SCOPE).build_with_context(builder, &parent);
     span.end_with_timestamp(system_time(until));
 }

@@ -85,7 +85,12 @@ impl Drive {
             paid = request.effect.is_submit(),
             http.response.status_code = Empty,
         );
-        let performed = self.tools.upstream.perform(&self.provider, request).instrument(span.clone()).await;
+        let performed = self
+            .tools
+            .upstream
+            .perform(&self.provider, request)
+            .instrument(span.clone())
+            .await;
         if let Ok(answer) = &performed {
             span.record("http.response.status_code", answer.status);
         }

@@ -142,9 +142,7 @@ pub(super) async fn reroute(tools: &Tools, settings: &Settings, work: &Work, par
                 cost: generation.price.0.max(1) as u64,
             })
         }
-        Ok(Rerouted::Cancelled {
-            generation, events, ..
-        }) => {
+        Ok(Rerouted::Cancelled { generation, events, .. }) => {
             tools.live.publish(&events);
             tools.metrics.attempt(&work.attempt.provider, "cancelled");
             tools.metrics.ended(&generation);

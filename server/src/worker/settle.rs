@@ -28,9 +28,7 @@ pub(super) async fn settle(tools: &Tools, settings: &Settings, work: &Work, verd
     };
     let settling = until_told(work, || tools.store.settle(settle.clone()));
     match settling.instrument(debug_span!("settle")).await {
-        Ok(Settled::Won {
-            generation, events, ..
-        }) => {
+        Ok(Settled::Won { generation, events, .. }) => {
             failpoint::at("worker::settled");
             tools.live.publish(&events);
             observe(tools, work, &settle.verdict);

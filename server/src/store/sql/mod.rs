@@ -417,7 +417,10 @@ impl Store for SqlStore {
     }
 
     fn connections(&self) -> Vec<Connections> {
-        [Some(self.readers.connections()), self.lanes.connections()].into_iter().flatten().collect()
+        [Some(self.readers.connections()), self.lanes.connections()]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     async fn claim_ledger_check(&self, every: Duration, now: Micros) -> Result<bool> {

@@ -97,7 +97,8 @@ impl Write for LedgerCheck {
         let took_ms = i64::try_from(self.took.as_millis()).unwrap_or(i64::MAX);
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let (faults, lost) = (number(self.faults), number(self.charged_without_output));
-        conn.execute(sql, args![self.finished_at, took_ms, faults, lost]).await?;
+        conn.execute(sql, args![self.finished_at, took_ms, faults, lost])
+            .await?;
         Ok(())
     }
 }
@@ -141,7 +142,8 @@ impl Write for SetLogLevel {
              UPDATE SET filter = excluded.filter, until = excluded.until, actor = excluded.actor, \
              created_at = excluded.created_at"
         );
-        conn.execute(sql, args![&self.filter, self.until, &by.actor, by.now]).await?;
+        conn.execute(sql, args![&self.filter, self.until, &by.actor, by.now])
+            .await?;
         let after = Some(self).filter(|set| set.until > by.now);
         let details = json!({
             "before": before.map(|level| json!({"filter": level.filter, "until": level.until.rfc3339()})),

@@ -68,7 +68,10 @@ fn ages_are_seconds_of_the_oldest() {
     assert!(text.contains("velro_queue_oldest_age_seconds 3"), "{text}");
     assert!(text.contains("velro_held_credits 7"), "{text}");
     assert!(text.contains(r#"velro_generations{status="queued"} 0"#), "{text}");
-    assert!(!text.contains("velro_ledger_faults 0"), "before the first check nothing is known\n{text}");
+    assert!(
+        !text.contains("velro_ledger_faults 0"),
+        "before the first check nothing is known\n{text}"
+    );
     let check = LedgerCheck {
         finished_at: Micros(4_000_000),
         took: Duration::from_millis(12),
@@ -104,8 +107,16 @@ fn the_units_of_bills_are_few() {
     metrics.billed("acme", &bill("unit-1", 1000));
     metrics.billed("acme", &bill("a unit with spaces", 1000));
     let text = metrics.render().unwrap();
-    assert!(text.contains(r#"velro_provider_billed_units_total{provider="acme",unit="unit-1"} 2"#), "{text}");
-    assert!(text.contains(r#"velro_provider_billed_units_total{provider="acme",unit="other"} 81"#), "{text}");
-    let series = text.lines().filter(|line| line.starts_with("velro_provider_billed_units_total{"));
+    assert!(
+        text.contains(r#"velro_provider_billed_units_total{provider="acme",unit="unit-1"} 2"#),
+        "{text}"
+    );
+    assert!(
+        text.contains(r#"velro_provider_billed_units_total{provider="acme",unit="other"} 81"#),
+        "{text}"
+    );
+    let series = text
+        .lines()
+        .filter(|line| line.starts_with("velro_provider_billed_units_total{"));
     assert_eq!(series.count(), 21);
 }
