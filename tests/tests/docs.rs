@@ -176,3 +176,22 @@ fn tables_are_read_as_they_are_drawn() {
     assert_eq!(table_rows(text), [["`a`", "1"], ["`b`, `c`", "2"]]);
     assert_eq!(quoted("`b`, `c` d").collect::<Vec<_>>(), ["b", "c"]);
 }
+
+#[test]
+fn every_metric_is_documented() {
+    let defined = read("server/src/telemetry/metrics/mod.rs");
+    let defined: BTreeSet<&str> = defined
+        .lines()
+        .filter_map(|line| line.split_once("= \"velro_")?.1.split_once('"'))
+        .map(|(name, _)| name)
+        .collect();
+    let text = read("docs/OBSERVING.md");
+    let rows = table_rows(&text);
+    let documented: BTreeSet<&str> = rows
+        .iter()
+        .flat_map(|cells| quoted(cells[1]))
+        .filter_map(|name| name.strip_prefix("velro_"))
+        .collect();
+    assert!(defined.len() > 40, "{defined:?}");
+    assert_eq!(documented, defined, "the table of docs/OBSERVING.md and telemetry/metrics/mod.rs");
+}
