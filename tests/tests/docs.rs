@@ -193,5 +193,8 @@ fn every_metric_is_documented() {
         .filter_map(|name| name.strip_prefix("velro_"))
         .collect();
     assert!(defined.len() > 40, "{defined:?}");
-    assert_eq!(documented, defined, "the table of docs/OBSERVING.md and telemetry/metrics/mod.rs");
+    assert_eq!(
+        documented, defined,
+        "the table of docs/OBSERVING.md and telemetry/metrics/mod.rs"
+    );
 }

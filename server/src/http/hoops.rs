@@ -86,15 +86,17 @@ impl Edge {
         {
             return tracing::info_span!(target: UNTRACED, "request", request_id);
         }
+        if !trace::is_active() {
+            return tracing::info_span!("request", request_id);
+        }
         let span = tracing::info_span!(
             "request",
             request_id,
-            otel.name = Empty,
-            otel.kind = Empty,
-            http.route = Empty,
+            otel.kind = "server",
             http.request.method = Empty,
+            http.route = Empty,
             http.response.status_code = Empty,
-            otel.status_code = Empty
+            otel.status_code = Empty,
         );
         if self.services.config.trust_proxy_headers {
             let parent = req.headers().get("traceparent").and_then(|value| value.to_str().ok());
@@ -126,8 +128,7 @@ impl Edge {
         let method = known_method(req.method());
         self.services.metrics.request(method, route, status.as_u16(), elapsed);
         if trace::is_active() {
-            span.record("otel.name", format!("{method} /{route}"));
-            span.record("otel.kind", "server");
+            trace::rename(span, format!("{method} /{route}"));
             span.record("http.request.method", method);
             span.record("http.route", format!("/{route}"));
             span.record("http.response.status_code", status.as_u16());
