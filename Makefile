@@ -71,7 +71,7 @@ bench-plugin: ## A provider out of a library against the same code linked in: na
 VERSION ?=
 
 release: ## Make a release of what CHANGELOG.md has under Unreleased: make release VERSION=0.2.0
-	@.ci/release $(VERSION)
+	@.ci/release "$(VERSION)"
 
 sbom: ## The bill of materials of the server: CycloneDX, in target/velro.cdx.json
 	@mkdir -p target
