@@ -86,6 +86,15 @@ fn every_environment_variable_is_documented() {
     assert_eq!(documented, known, "README.md and defaults.toml name other variables");
 }
 
+/// Every Rust file, in one text.
+fn sources() -> String {
+    let mut sources = String::new();
+    for folder in ["server/src", "plugins", "tests"] {
+        collect(&root().join(folder), &mut sources);
+    }
+    sources
+}
+
 #[test]
 fn the_tests_named_in_the_architecture_exist() {
     let text = read("ARCHITECTURE.md");
@@ -97,15 +106,70 @@ fn the_tests_named_in_the_architecture_exist() {
         .flat_map(|rest| quoted(rest.split_once(".)").expect("ends with `.)`").0))
         .collect();
     assert!(named.len() > 20, "{named:?}");
-    let mut sources = String::new();
-    for folder in ["server/src", "plugins", "tests"] {
-        collect(&root().join(folder), &mut sources);
-    }
+    assert_tests_exist(&named);
+}
+
+#[track_caller]
+fn assert_tests_exist(named: &[&str]) {
+    let sources = sources();
     let missing: Vec<_> = named
         .iter()
         .filter(|name| !sources.contains(&format!("fn {name}(")))
         .collect();
     assert!(missing.is_empty(), "no such tests: {missing:?}");
+}
+
+#[test]
+fn every_threat_names_what_protects_and_a_test_that_exists() {
+    let text = read("SECURITY.md");
+    let threats: Vec<_> = table_rows(&text).into_iter().filter(|cells| cells.len() == 3).collect();
+    assert!(threats.len() > 20, "{threats:?}");
+    let mut named = Vec::new();
+    for cells in &threats {
+        let tests: Vec<&str> = quoted(cells[2]).collect();
+        assert!(!cells[1].is_empty() && !tests.is_empty(), "{cells:?}");
+        named.extend(tests);
+    }
+    assert_tests_exist(&named);
+}
+
+#[test]
+fn every_rate_limit_is_documented_as_it_is() {
+    let source = read("server/src/http/limits/mod.rs");
+    // `Policy::Login => ("login", 20),`
+    let limits: BTreeSet<(String, String)> = source
+        .lines()
+        .filter_map(|line| {
+            line.trim()
+                .strip_prefix("Policy::")?
+                .split_once("=> (\"")?
+                .1
+                .strip_suffix("),")
+        })
+        .filter_map(|limit| limit.split_once("\", "))
+        .map(|(name, calls)| (name.to_owned(), calls.to_owned()))
+        .collect();
+    assert!(
+        limits.len() > 10,
+        "limits/mod.rs names its limits in another way now: {limits:?}"
+    );
+    let text = read("docs/LIMITS.md");
+    let section = text
+        .split_once("## Calls per caller")
+        .unwrap()
+        .1
+        .split_once("\n## ")
+        .unwrap()
+        .0;
+    let documented: BTreeSet<(String, String)> = table_rows(section)
+        .iter()
+        .flat_map(|cells| quoted(cells[0]).zip(cells[1].split(", ")))
+        .map(|(name, calls)| (name.to_owned(), calls.to_owned()))
+        .collect();
+    assert_eq!(
+        documented, limits,
+        "docs/LIMITS.md and http/limits/mod.rs say something else"
+    );
 }
 
 /// Appends every Rust file below `folder`.
@@ -129,9 +193,13 @@ fn links_lead_somewhere() {
         "CHANGELOG.md",
         "PLUGINS.md",
         "SECURITY.md",
+        "docs/BACKUP.md",
         "docs/ERRORS.md",
+        "docs/LIMITS.md",
         "docs/PURCHASES.md",
         "docs/REDIS.md",
+        "docs/RELEASING.md",
+        "docs/UPGRADING.md",
     ];
     let mut broken = Vec::new();
     for document in documents {
