@@ -243,3 +243,38 @@ async fn what_was_queued_in_an_older_backup_waits_for_the_operator_and_what_was_
         "only what the operator let go on was bought twice: {twice:?}"
     );
 }
+
+/// What had been begun and not sent when the backup was taken may have been sent since: it waits like what is queued.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_about_to_be_sent_in_an_older_backup_waits_for_the_operator_too() {
+    let settings = Settings::default();
+    let sim = FalSim::start(SimOptions { port: 0, settings }).await.unwrap();
+    let fal = sim.handle();
+    let model = "fal-ai/flux-pro/v1.1-ultra";
+    let options = options().fal(&sim);
+    let stopped = options.clone().env("FAILPOINTS", "worker::prepared=return");
+    let mut live = Server::with(Books::Embedded.options(stopped)).await;
+    let ada = live.register("ada").await;
+    let prepared = ada.submit(model, "about to be sent", json!({})).await;
+    live.wait_for_failpoint("worker::prepared", SOON).await;
+    let backup = Books::Embedded.back_up(&live.path().join("data")).await;
+    live.kill9();
+    live.change(|options| options.without_env("FAILPOINTS").open_holds(1));
+
+    let place = Books::Embedded.restore(&backup);
+    place.velro(&["queue", "pause", "--reason", "restored from a backup"]);
+    let restored = Server::with(place.options(options)).await;
+    let ada = at(&restored, &ada);
+    restored.wait_for_log(0, "resuming", SOON).await;
+    // Whatever may begin does: the worker has stepped what it has resumed by the time that a later submit is answered.
+    let later = ada.submit(model, "later", json!({})).await;
+    assert_eq!(ada.status(&later).await["status"], "queued");
+    let shown = restored.velro(&["generations", "show", &prepared, "--json"]).ok();
+    assert!(shown.contains("\"prepared\""), "{shown}");
+    assert_eq!(fal.requests().len(), 0, "it was sent under the pause");
+    restored.velro(&["queue", "resume", "--reason", "looked through"]).ok();
+    for id in [&prepared, &later] {
+        ada.wait_for(id, "completed").await;
+    }
+    assert_eq!(fal.requests().len(), 2);
+}
