@@ -137,12 +137,12 @@ affinity:
     - {name: http, containerPort: 8000}
     {{- end }}
     - {name: metrics, containerPort: {{ $values.metrics.port }}}
-  # Two minutes for a database that starts too, and for the embedded one to migrate.
+  # Five minutes for a database that starts too, and for the embedded one to migrate.
   startupProbe:
     httpGet: {path: /health, port: metrics}
     periodSeconds: 2
     timeoutSeconds: 3
-    failureThreshold: 60
+    failureThreshold: 150
   # Looks at the process alone: a database that is away is no reason to restart anything.
   livenessProbe:
     httpGet: {path: /health, port: metrics}

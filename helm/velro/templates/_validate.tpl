@@ -132,9 +132,6 @@
 {{- if and (eq $v.worker.autoscaling.engine "keda") (not $v.worker.autoscaling.keda.serverAddress) -}}
 {{- $faults = append $faults "worker.autoscaling.keda.serverAddress is empty: KEDA asks Prometheus, for example http://prometheus.monitoring:9090" -}}
 {{- end -}}
-{{- if and (eq $v.worker.autoscaling.engine "hpa") (lt (int $v.worker.autoscaling.minReplicas) 1) -}}
-{{- $faults = append $faults "worker.autoscaling.minReplicas is 0, which only engine=keda can do: set 1" -}}
-{{- end -}}
 {{- end -}}
 {{- if ge (int $v.shutdown.delaySeconds) (int $v.shutdown.graceSeconds) -}}
 {{- $faults = append $faults (printf "shutdown.delaySeconds is %d, part of shutdown.graceSeconds, %d: nothing is left for what is in flight" (int $v.shutdown.delaySeconds) (int $v.shutdown.graceSeconds)) -}}
