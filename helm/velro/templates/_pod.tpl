@@ -68,7 +68,7 @@ affinity:
 {{- end }}
 {{- end -}}
 
-{{/* The environment of a process that serves: (dict "root" $ "role" "api" "settings" .Values.api). */}}
+{{/* The environment of a process that serves; what extraEnv names is its own: (dict "root" $ "role" "api" "settings" .Values.api). */}}
 {{- define "velro.env" -}}
 {{- $values := .root.Values -}}
 {{- $env := dict
@@ -102,13 +102,17 @@ affinity:
 {{- if $values.velroToml -}}
 {{- $_ := set $env "VELRO_CONFIG" "/etc/velro-config/velro.toml" -}}
 {{- end -}}
+{{- $extra := concat $values.extraEnv .settings.extraEnv -}}
+{{- range $extra -}}
+{{- $_ := unset $env .name -}}
+{{- end -}}
 {{- range $name, $value := $env }}
 {{- if $value }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
 {{- end }}
 {{- end }}
 {{- include "velro.bundledEnv" .root }}
-{{- with concat $values.extraEnv .settings.extraEnv }}
+{{- with $extra }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
