@@ -28,7 +28,7 @@ fn templates(case: &Case) -> BTreeMap<String, String> {
 #[test]
 fn an_edit_of_the_registry_restarts_nothing_and_any_other_edit_does() {
     let plugins = values_of("plugins");
-    let base = ["-f", plugins.as_str()];
+    let base = ["-f", plugins.as_str(), "--set", "secrets.env.FAL_KEY=a-key"];
     let with = |set: [&'static str; 2]| [&base[..], &set[..]].concat();
     let edits = [
         ("toml", with(["--set", "velroToml=service_name = \"x\""])),

@@ -42,6 +42,33 @@ fn both_directions_are_refused_unless_a_rule_says_otherwise() {
     assert!(seen > 8, "only {seen} policies");
 }
 
+/// A label with a typing mistake is a way that is shut.
+#[test]
+fn peers_of_the_release_are_pods_that_exist() {
+    let mut seen = 0;
+    for case in &cases().all {
+        for policy in case
+            .manifests
+            .iter()
+            .filter(|manifest| manifest.kind() == "NetworkPolicy")
+        {
+            let ways_in = list(&policy.0, "/spec/ingress").flat_map(|rule| list(rule, "/from"));
+            let ways_out = list(&policy.0, "/spec/egress").flat_map(|rule| list(rule, "/to"));
+            let own = |labels: &&Value| labels.get("app.kubernetes.io/instance").is_some();
+            let peers = ways_in
+                .chain(ways_out)
+                .filter_map(|peer| peer.pointer("/podSelector/matchLabels"));
+            for labels in peers.filter(own) {
+                let mut pods = case.manifests.iter().filter_map(Manifest::pods);
+                let is_there = pods.any(|pods| manifest::selects(Some(labels), pods.labels()));
+                assert!(is_there, "{}: {}: nobody is {labels}", case.name, policy.title());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 5, "only {seen} peers");
+}
+
 #[test]
 fn production_reaches_what_it_needs_and_no_more() {
     let policy = policy("production", "velro");

@@ -129,7 +129,10 @@ fn documents_name_values_that_exist() {
     for document in ["docs/KUBERNETES.md", "helm/velro/templates/NOTES.txt"] {
         let text = read_file(&repository().join(document)).replace("\\\n", " ");
         let words: Vec<&str> = text.split_whitespace().collect();
-        for pair in words.windows(2).filter(|pair| pair[0].starts_with("--set")) {
+        for pair in words
+            .windows(2)
+            .filter(|pair| pair[0].trim_start_matches('`').starts_with("--set"))
+        {
             for setting in pair[1].trim_matches(|c| "`'\",.".contains(c)).split(',') {
                 let path = setting.split('=').next().unwrap();
                 let is_known = known.contains(path) || path.starts_with("secrets.env.");
