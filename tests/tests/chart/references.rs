@@ -250,7 +250,7 @@ fn workers_are_scaled_by_the_queue() {
     );
     // KEDA takes texts only.
     assert!(trigger["metadata"].as_object().unwrap().values().all(Value::is_string));
-    let metrics = read_file(&repository().join("server/src/telemetry/metrics.rs"));
+    let metrics = read_file(&repository().join("server/src/telemetry/metrics/mod.rs"));
     assert!(
         metrics.contains("\"velro_queue_waiting\" [\"provider\"]"),
         "the metric has another name"
