@@ -22,17 +22,20 @@ fn comparable(text: &str) -> String {
         .map(|(_, version)| version.trim_matches('"'))
         .collect();
     assert_eq!(versions.len(), 2, "version and appVersion of Chart.yaml");
-    let elsewhere = [
-        "templates/prometheusrule.yaml\n",
-        "templates/dashboard-configmap.yaml\n",
-    ];
-    let kept: Vec<&str> = text
-        .split_inclusive("---\n")
-        .filter(|document| !elsewhere.iter().any(|file| document.contains(file)))
-        .collect();
-    let mut comparable = kept.concat();
+    let elsewhere = ["prometheusrule.yaml\n", "dashboard-configmap.yaml\n"];
+    let beginning = "---\n# Source: velro/templates/";
+    let mut comparable = String::new();
+    for document in text.split(beginning).filter(|document| !document.is_empty()) {
+        if !elsewhere.iter().any(|file| document.starts_with(file)) {
+            comparable += beginning;
+            comparable += document;
+        }
+    }
+    // As they are written: a bare number may be a part of an address.
     for version in versions {
-        comparable = comparable.replace(version, "VERSION");
+        for place in ["velro-", "velro:", "version: \""] {
+            comparable = comparable.replace(&format!("{place}{version}"), &format!("{place}VERSION"));
+        }
     }
     comparable
 }
