@@ -8,7 +8,7 @@ ALL      := --workspace --all-targets $(FEATURES)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run deps build lint unit doc services storm bench bench-scale bench-plugin test
+.PHONY: help run deps build lint unit doc services storm bench bench-scale bench-plugin image test
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ lint: ## Formatting, then clippy; any warning fails
 
 unit: ## Tests beside the code, of the architecture and the documents: no server, no Python
 	$(call phase,unit)
-	cargo test -p velro -p velro-plugin -p velro-replicate -p velro-openai-images -p velro-comfyui -p tests --lib --test tidy --test docs $(FEATURES)
+	cargo test -p velro -p velro-plugin -p velro-replicate -p velro-openai-images -p velro-comfyui -p tests --lib --test tidy --test docs --test image $(FEATURES)
 
 doc: ## Build the code's documentation; any warning fails
 	$(call phase,doc)
@@ -59,6 +59,10 @@ bench-scale: ## Memory and CPU as what waits and what is in flight grows ten-fol
 bench-plugin: ## A provider out of a library against the same code linked in: nanoseconds and ratios of one run
 	@cargo build -q --release -p velro-zoo -p benches
 	@$${CARGO_TARGET_DIR:-target}/release/plugin $(ARGS)
+
+image: ## Build the container image without Docker and try it (root, Debian or Ubuntu; docs/IMAGE.md)
+	$(call phase,image)
+	.ci/image
 
 test: deps lint build ## Everything: install what is missing, lint, all tests, documentation
 	$(call phase,tests)
