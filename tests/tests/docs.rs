@@ -130,6 +130,7 @@ fn links_lead_somewhere() {
         "PLUGINS.md",
         "SECURITY.md",
         "docs/ERRORS.md",
+        "docs/IMAGE.md",
         "docs/PURCHASES.md",
         "docs/REDIS.md",
     ];

@@ -258,7 +258,7 @@ fn it_starts_as_nobody_in_particular_and_hears_the_signal() {
 
 #[test]
 fn the_variables_it_sets_exist() {
-    let known = variables();
+    let mut known = variables();
     assert!(
         known.contains("JWT_SECRET"),
         "README.md names its variables in another way now"
@@ -276,6 +276,9 @@ fn the_variables_it_sets_exist() {
         given.contains(&"JWT_SECRET") && given.contains(&"REDIS_URL"),
         "{given:?}"
     );
+    // What the build takes stands among them.
+    let arguments = dockerfile().into_iter().filter(|i| i.name == "ARG");
+    known.extend(arguments.filter_map(|i| Some(i.rest.split_once('=')?.0.to_owned())));
     for name in names
         .into_iter()
         .chain(given)
