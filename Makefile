@@ -8,7 +8,7 @@ ALL      := --workspace --all-targets $(FEATURES)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run deps build lint deny advisories unit doc services storm bench bench-scale bench-plugin test sbom release
+.PHONY: help run deps build lint deny advisories unit doc services storm bench bench-scale bench-plugin image test sbom release
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ advisories: ## Known vulnerabilities in what Velro is built from; asks the RustS
 
 unit: ## Tests beside the code, of the architecture and the documents: no server, no Python
 	$(call phase,unit)
-	cargo test -p velro -p velro-plugin -p velro-replicate -p velro-openai-images -p velro-comfyui -p tests --lib --test tidy --test docs $(FEATURES)
+	cargo test -p velro -p velro-plugin -p velro-replicate -p velro-openai-images -p velro-comfyui -p tests --lib --test tidy --test docs --test image $(FEATURES)
 
 doc: ## Build the code's documentation; any warning fails
 	$(call phase,doc)
@@ -76,6 +76,10 @@ release: ## Make a release of what CHANGELOG.md has under Unreleased: make relea
 sbom: ## The bill of materials of the server: CycloneDX, in target/velro.cdx.json
 	@mkdir -p target
 	@"$$(.ci/tools sbom)/python" .ci/sbom --output target/velro.cdx.json --binary $${CARGO_TARGET_DIR:-target}/release/velro
+
+image: ## Build the container image without Docker and try it (root, Debian or Ubuntu; docs/IMAGE.md)
+	$(call phase,image)
+	.ci/image
 
 test: deps lint deny build ## Everything: install what is missing, lint, all tests, documentation
 	$(call phase,tests)
