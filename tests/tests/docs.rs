@@ -190,7 +190,11 @@ fn links_lead_somewhere() {
     for folder in [".", "docs", "docs/providers", "benches", "migrations", "helm/velro"] {
         let files = std::fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
         let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
-        documents.extend(names.filter(|name| name.ends_with(".md")).map(|name| format!("{folder}/{name}")));
+        documents.extend(
+            names
+                .filter(|name| name.ends_with(".md"))
+                .map(|name| format!("{folder}/{name}")),
+        );
     }
     assert!(documents.len() > 20, "{documents:?}");
     let mut broken = Vec::new();

@@ -31,7 +31,8 @@ pub(super) async fn refresh_gauges(services: Arc<Services>, stop: CancellationTo
         match services.store.system_counts(too_old).await {
             Ok(counts) => metrics.system(&counts, clock::now()),
             Err(error) => {
-                metrics.system_is_away();
+                // Counting may be slow where the database is not away.
+                metrics.database_answers(services.store.ping().await.is_ok());
                 tracing::warn!(error = %error, "cannot refresh the gauges");
             }
         }

@@ -17,7 +17,8 @@ pub async fn run(flags: &Overrides, env: &BTreeMap<String, String>, out: &mut im
     };
     // Only the address matters here; `velro check` is for the rest.
     let (config, _, _) = Config::load_leniently(&flags, env);
-    let url = format!("{}/health/ready", config.local_url());
+    // Where the API is full, the port of the metrics still answers.
+    let url = format!("{}/health/ready", config.metrics_url());
     match ask(&url, TIMEOUT).await {
         Ok(status) if status.is_success() => {
             writeln!(out, "ready: {url} answers {status}")?;

@@ -29,7 +29,7 @@ Examples:
 
 Exit codes: 0 when it was set, 1 otherwise.")]
     Level {
-        /// off, error, warn, info, debug, trace; or a filter over velro's modules.
+        /// error, warn, info, debug, trace; or a filter over velro's modules.
         filter: String,
         /// How long it holds, a day at most.
         #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=1440))]

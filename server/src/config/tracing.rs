@@ -29,10 +29,13 @@ impl TracingConfig {
 }
 
 pub(super) fn tracing(layers: &Layers) -> TracingConfig {
+    let otlp_endpoint = resolve::url(layers, "tracing.otlp_endpoint");
+    let is_set = !layers.text("tracing.otlp_endpoint").is_empty();
     TracingConfig {
-        otlp_endpoint: resolve::url(layers, "tracing.otlp_endpoint"),
         otlp_headers: headers(layers),
-        sample_ratio: ratio(layers),
+        // The variable may be there for other programs, with what their samplers take.
+        sample_ratio: ratio(layers, is_set),
+        otlp_endpoint,
     }
 }
 
@@ -69,12 +72,13 @@ fn http_header(name: &str, value: &str) -> bool {
     !name.is_empty() && name.bytes().all(token) && value.bytes().all(visible)
 }
 
-fn ratio(layers: &Layers) -> f64 {
+fn ratio(layers: &Layers, must_be_right: bool) -> f64 {
     let key = "tracing.sample_ratio";
     match layers.json(key) {
         Some(Ok(value)) if value.as_f64().is_some_and(|ratio| (0.0..=1.0).contains(&ratio)) => {
             value.as_f64().unwrap_or(1.0)
         }
+        _ if !must_be_right => 1.0,
         _ => {
             layers.fault_of(
                 key,

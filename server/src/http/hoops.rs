@@ -1,7 +1,7 @@
 //! What happens to every request around its handler.
 //!
 //! From the outside in: [`Edge`] (request id, security headers, problems for bare errors, log line, metrics), CORS,
-//! catch-panic. Routes add [`authenticated`] and [`limit`](super::limits::limit) where they need them.
+//! [`Room`], catch-panic. Routes add [`authenticated`] and [`limit`](super::limits::limit) where they need them.
 
 use salvo::catch_panic::CatchPanic;
 use salvo::cors::{AllowHeaders, AllowOrigin, Cors, CorsHandler};
@@ -15,7 +15,6 @@ use salvo::routing::{Filter, PathState};
 use salvo::{Depot, FlowCtrl, Handler, Request, Response, Service, async_trait, handler};
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::Semaphore;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
@@ -24,6 +23,7 @@ use super::Services;
 use super::caller::Caller;
 use super::input::services;
 use super::problem::{Code, Problem, REQUEST_ID, Result};
+use super::room::Room;
 use super::scopes;
 use crate::config::{Config, Environment};
 use crate::telemetry::{UNTRACED, trace};
@@ -38,15 +38,18 @@ const RESPONSE_TIME: HeaderName = HeaderName::from_static("x-response-time");
 /// Puts the hoops around a service.
 pub(super) fn wrap(service: Service, services: Arc<Services>) -> Service {
     let cors = cors(&services.config);
-    let room = Semaphore::new(services.config.max_requests);
-    service.hoop(Edge { services, room }).hoop(cors).hoop(CatchPanic::new())
+    let room = Room::new(Arc::clone(&services));
+    // The room is inside of CORS: a page may read that there was none.
+    service
+        .hoop(Edge { services })
+        .hoop(cors)
+        .hoop(room)
+        .hoop(CatchPanic::new())
 }
 
 /// The outermost hoop.
 struct Edge {
     services: Arc<Services>,
-    /// For requests at work.
-    room: Semaphore,
 }
 
 #[async_trait]
@@ -62,23 +65,8 @@ impl Handler for Edge {
         depot.insert_typed(Arc::clone(&self.services));
 
         let request_id = request_id.to_str().unwrap_or_default().to_owned();
-        let is_probe = is_probe(req);
-        let span = self.span(req, &request_id, is_probe);
-        match self.room.try_acquire() {
-            Ok(_place) => {
-                ctrl.call_next(req, depot, res).instrument(span.clone()).await;
-            }
-            // Whoever asks how the server is gets an answer all the more.
-            Err(_) if is_probe => {
-                ctrl.call_next(req, depot, res).instrument(span.clone()).await;
-            }
-            Err(_) => {
-                self.services.metrics.shed();
-                let busy = "The server works on as many requests as it can; try again in a second";
-                res.render(Problem::new(Code::Unavailable, busy).retry_after(1));
-                ctrl.skip_rest();
-            }
-        }
+        let span = self.span(req, &request_id);
+        ctrl.call_next(req, depot, res).instrument(span.clone()).await;
 
         if depot.get_typed::<EveryOrigin>().is_ok() {
             let headers = res.headers_mut();
@@ -97,8 +85,8 @@ impl Handler for Edge {
 
 impl Edge {
     /// What the logs of a request carry, and its part of a trace. A proxy in front that is believed may have begun that.
-    fn span(&self, req: &Request, request_id: &str, is_probe: bool) -> Span {
-        if is_probe {
+    fn span(&self, req: &Request, request_id: &str) -> Span {
+        if is_probe(req) {
             return tracing::info_span!(target: UNTRACED, "request", request_id);
         }
         if !trace::is_active() {
@@ -167,7 +155,7 @@ impl Edge {
 }
 
 /// Asked by machines, all the time: health, metrics, version.
-fn is_probe(req: &Request) -> bool {
+pub(super) fn is_probe(req: &Request) -> bool {
     let path = req.uri().path();
     ["/health", "/metrics", "/__"]
         .iter()

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::Services;
 use super::problem::{Code, FieldError, Problem, Result};
+use super::room::Aside;
 use crate::auth::MAX_PASSWORD_CHARS;
 
 /// How much of a body that is too large is still read, beyond what the route accepts.
@@ -48,7 +49,8 @@ pub async fn json<T: DeserializeOwned>(req: &mut Request, max_bytes: u64) -> Res
 /// The body, up to `max_bytes`.
 pub async fn body(req: &mut Request, max_bytes: u64) -> Result<&[u8]> {
     refuse_too_large(req, max_bytes).await?;
-    Ok(req.payload_with_max_size(max_bytes as usize).await?)
+    let aside = Aside::of(req);
+    Ok(aside.read(req.payload_with_max_size(max_bytes as usize)).await??)
 }
 
 /// Refuses a body whose announced length is too large. What comes is read and thrown away, within bounds: a client that
@@ -63,7 +65,7 @@ pub async fn refuse_too_large(req: &mut Request, max_bytes: u64) -> Result<()> {
         let mut body = req.take_body();
         let drained = async { while let Some(Ok(_)) = body.next().await {} };
         // Too slow is as good as done.
-        let _ = tokio::time::timeout(DRAIN_TIME, drained).await;
+        let _ = Aside::of(req).read(tokio::time::timeout(DRAIN_TIME, drained)).await;
     }
     Err(Problem::new(
         Code::TooLarge,

@@ -13,6 +13,7 @@ mod input;
 mod limits;
 mod operator;
 mod rendered;
+mod room;
 mod scopes;
 mod server;
 

@@ -146,7 +146,8 @@ fn open_here(named: &Path, staged: &Path) -> Result<Table, LoadFault> {
         fault(
             LoadProblem::Link,
             format!("cannot be linked ({cause})"),
-            "build it on a system no newer than this one, with all it needs",
+            "build it on a system no newer than this one, with all it needs; and keep the data folder (for commands, the folder of \
+             temporary files) where programs may be mapped: not on a `noexec` mount",
         )
     };
     // SAFETY: runs the constructors of a library whose content the operator has pinned.

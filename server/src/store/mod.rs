@@ -249,6 +249,9 @@ pub trait Store: Send + Sync + 'static {
     async fn save_step(&self, step: SaveStep) -> Result<Saved>;
     /// Ends this attempt as `rejected` (nothing was bought) and prepares the next one under the same lease.
     async fn next_attempt(&self, next: NextAttempt) -> Result<Option<Work>>;
+    /// An attempt that has sent nothing counts as begun now. False when the lease or the step count is another, or it has
+    /// sent something.
+    async fn redate_attempt(&self, redate: Redate) -> Result<bool>;
     /// Ends this attempt, and its generation waits in the queue for the next of its fallbacks; the hold stays. A
     /// generation that its owner wants stopped ends as cancelled instead.
     async fn reroute(&self, reroute: Reroute) -> Result<Rerouted>;

@@ -129,6 +129,7 @@ store! {
     free_all_leases() -> u64;
     save_step(step: SaveStep) -> Saved;
     next_attempt(next: NextAttempt) -> Option<Work>;
+    redate_attempt(redate: Redate) -> bool;
     reroute(reroute: Reroute) -> Rerouted;
     settle(settle: Settle) -> Settled;
     deliver_webhook(provider: &str, attempt: AttemptId, body: Vec<u8>, now: Micros) -> Delivered;

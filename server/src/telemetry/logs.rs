@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use std::io::IsTerminal;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
@@ -14,6 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use super::trace::Traces;
+use crate::clock::Micros;
 use crate::config::Config;
 
 /// Levels for the dependencies when `LOG_LEVEL` is one word: their details help nobody but their authors.
@@ -70,8 +71,9 @@ where
         true => fmt::layer()
             .json()
             .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
+            // All of them: the innermost may be a part of a step, without the ids.
+            .with_current_span(false)
+            .with_span_list(true)
             .with_writer(std::io::stderr)
             .boxed(),
         false => fmt::layer()
@@ -134,7 +136,7 @@ pub struct LogLevels {
     handle: Option<reload::Handle<EnvFilter, Registry>>,
     configured: String,
     /// What an operator asked for, while that holds.
-    present: Mutex<Option<String>>,
+    present: Mutex<Option<(String, Micros)>>,
 }
 
 impl LogLevels {
@@ -152,21 +154,31 @@ impl LogLevels {
         &self.configured
     }
 
-    /// Takes what an operator asked for; `None` for what is configured. True when that changed anything.
+    /// What applies instead of it, and until when.
+    pub fn present(&self) -> Option<(String, Micros)> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(String, Micros)>> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what an operator asked for, with its end; `None` for what is configured.
     ///
     /// # Errors
     /// When the filter cannot be read: another version may know more. Then nothing changes.
-    pub fn set(&self, wanted: Option<&str>) -> anyhow::Result<bool> {
-        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
-        if present.as_deref() == wanted {
-            return Ok(false);
+    pub fn set(&self, wanted: Option<(&str, Micros)>) -> anyhow::Result<()> {
+        let mut present = self.lock();
+        let filter_of = |level: Option<&(String, Micros)>| level.map(|(filter, _)| filter.clone());
+        let wanted = wanted.map(|(filter, until)| (filter.to_owned(), until));
+        if filter_of(present.as_ref()) != filter_of(wanted.as_ref()) {
+            let new = filter(wanted.as_ref().map_or(&self.configured, |(filter, _)| filter))?;
+            if let Some(handle) = &self.handle {
+                handle.reload(new)?;
+            }
         }
-        let new = filter(wanted.unwrap_or(&self.configured))?;
-        if let Some(handle) = &self.handle {
-            handle.reload(new)?;
-        }
-        *present = wanted.map(str::to_owned);
-        Ok(true)
+        *present = wanted;
+        Ok(())
     }
 }
 
@@ -183,7 +195,7 @@ fn filter(level: &str) -> anyhow::Result<EnvFilter> {
 /// A level or filter that an operator may set at run time, as it is stored; `None` for anything else. Only Velro's own
 /// modules may become more talkative: what libraries say at `debug` may hold secrets.
 pub fn run_time_filter(text: &str) -> Option<String> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
     let text = text.trim().to_ascii_lowercase();
     if LEVELS.contains(&text.as_str()) {
         return Some(text);
@@ -194,11 +206,13 @@ pub fn run_time_filter(text: &str) -> Option<String> {
             Some((target, level)) => {
                 let ours = target == "velro" || target.starts_with("velro::");
                 let plain = target.chars().all(|c| c.is_ascii_alphanumeric() || "_:".contains(c));
-                if !ours || !plain || !LEVELS.contains(&level) {
+                // Errors can be silenced in the configuration only.
+                let silent = level == "off" && target != "velro";
+                if !ours || !plain || !(silent || LEVELS.contains(&level)) {
                     return None;
                 }
             }
-            None if LEVELS[..4].contains(&directive) && !has_level => has_level = true,
+            None if LEVELS[..3].contains(&directive) && !has_level => has_level = true,
             None => return None,
         }
     }
@@ -236,6 +250,8 @@ mod tests {
         }
         for refused in [
             "",
+            "off",
+            "velro=off",
             "loud",
             "hyper=trace",
             "info,sqlx=debug",
@@ -251,15 +267,17 @@ mod tests {
 
     #[test]
     fn what_an_operator_asked_for_holds_until_it_is_taken_back() {
-        let levels = LogLevels::silent();
-        assert!(levels.set(Some("debug")).unwrap());
-        assert!(!levels.set(Some("debug")).unwrap(), "no news");
-        assert!(levels.set(Some("velro=loud")).is_err());
-        assert!(
-            !levels.set(Some("debug")).unwrap(),
-            "a filter that cannot be read changes nothing"
+        let (levels, end) = (LogLevels::silent(), Micros(7));
+        levels.set(Some(("debug", end))).unwrap();
+        assert_eq!(levels.present(), Some(("debug".to_owned(), end)));
+        assert!(levels.set(Some(("velro=loud", end))).is_err());
+        assert_eq!(
+            levels.present(),
+            Some(("debug".to_owned(), end)),
+            "what cannot be read changes nothing"
         );
-        assert!(levels.set(None).unwrap());
+        levels.set(None).unwrap();
+        assert_eq!(levels.present(), None);
         assert_eq!(levels.configured(), "off");
     }
 }

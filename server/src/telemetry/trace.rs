@@ -49,7 +49,12 @@ impl Traces {
             return Ok(None);
         };
         // A proxy of the environment is for the world outside.
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            // The headers are for this collector and nobody else.
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(PATIENCE)
+            .build()?;
         let headers = &config.tracing.otlp_headers;
         let headers = headers
             .iter()

@@ -29,6 +29,7 @@ pub use webhook_auth::{HookRefused, WebhookVerifier};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tracing::field::Empty;
 use tracing::{Instrument, debug, info_span, warn};
 use velro_plugin::{Header, HttpRequest, Response, Transport};
 
@@ -159,12 +160,20 @@ impl Upstream {
 
     /// Performs a provider's request, once. An HTTP error status is an answer.
     pub async fn perform(&self, provider: &LoadedProvider, request: &HttpRequest) -> Result<Answer, Transport> {
-        let span =
-            info_span!("upstream", provider = %provider.name, method = ?request.method, effect = ?request.effect);
+        let span = info_span!(
+            "upstream",
+            provider = %provider.name,
+            method = ?request.method,
+            effect = ?request.effect,
+            status = Empty
+        );
         let began = Instant::now();
         let result = self.exchange(provider, request).instrument(span.clone()).await;
         let elapsed = began.elapsed();
         let class = class_of(&result);
+        if let Ok(answer) = &result {
+            span.record("status", answer.status);
+        }
         span.in_scope(|| {
             debug!(
                 target = policy::loggable(&request.url),

@@ -2,8 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
-use tracing::field::Empty;
-use tracing::{Instrument, debug_span};
 use velro_plugin::{
     Action, ErrorKind, Event, Fault, FaultCode, Header, HttpRequest, Job, Params, Progress, Response, Step, Transport,
 };
@@ -77,24 +75,7 @@ impl Drive {
     }
 
     pub(super) async fn perform(&self, request: &HttpRequest) -> Happened {
-        let span = debug_span!(
-            "upstream",
-            otel.kind = "client",
-            provider = self.provider.name,
-            http.request.method = format!("{:?}", request.method).to_uppercase(),
-            paid = request.effect.is_submit(),
-            http.response.status_code = Empty,
-        );
-        let performed = self
-            .tools
-            .upstream
-            .perform(&self.provider, request)
-            .instrument(span.clone())
-            .await;
-        if let Ok(answer) = &performed {
-            span.record("http.response.status_code", answer.status);
-        }
-        match performed {
+        match self.tools.upstream.perform(&self.provider, request).await {
             Ok(answer) => Happened::Answer(answer),
             Err(transport) => Happened::Failed(transport),
         }

@@ -103,9 +103,11 @@ impl Drive {
                 )
                 .await;
         }
-        let (attempt, now) = (&self.work.attempt, clock::now());
-        let elapsed = now.after(self.tools.notes.verdict_at(attempt.id, now));
-        self.tools.metrics.stage(&attempt.provider, "outputs", elapsed);
+        let attempt = &self.work.attempt;
+        if let Some(heard_at) = self.tools.notes.verdict_at(attempt.id) {
+            let elapsed = clock::now().after(heard_at);
+            self.tools.metrics.stage(&attempt.provider, "outputs", elapsed);
+        }
         let generation = &self.work.generation;
         let worth = generation
             .price_basis

@@ -101,6 +101,9 @@ pub(super) async fn begin(tools: Tools, settings: Arc<Settings>, work: Work) -> 
 
 impl Drive {
     async fn run(mut self) -> Next {
+        if let Some(next) = self.stopped_by_an_operator() {
+            return next;
+        }
         let attempt = &self.work.attempt;
         let mut happened = match &attempt.pending {
             // Asked to stop while an earlier attempt was being refused.
@@ -193,6 +196,10 @@ impl Drive {
                                 &happened,
                             )
                             .await;
+                    }
+                    // Stopped while it was prepared. Nothing of that is stored; it is prepared again.
+                    if let Some(next) = self.stopped_by_an_operator() {
+                        return next;
                     }
                     failpoint::at("worker::prepared");
                     let stored = self
@@ -309,7 +316,7 @@ impl Drive {
     /// The provider is done; what follows is our own time.
     fn heard_the_verdict(&self) {
         let (attempt, now) = (&self.work.attempt, clock::now());
-        if self.tools.notes.verdict_at(attempt.id, now) == now {
+        if self.tools.notes.hear_verdict(attempt.id, now) {
             let elapsed = now.after(attempt.created_at);
             self.tools.metrics.stage(&attempt.provider, "provider", elapsed);
         }

@@ -401,17 +401,15 @@ async fn begin_and_drive(
             tools.live.publish(&events);
             // Behind another provider it has waited before.
             if work.attempt.ordinal == 1 {
-                let waited = work.attempt.created_at.after(work.generation.created_at);
-                tools.metrics.stage(&work.attempt.provider, "queue", waited);
+                let (generation, attempt) = (&work.generation, &work.attempt);
+                let waited = attempt.created_at.after(generation.created_at);
+                tools.metrics.stage(&attempt.provider, "queue", waited);
+                let (parent, about) = (
+                    generation.trace_context.as_deref(),
+                    [("provider", attempt.provider.as_str())],
+                );
+                trace::past("queue", parent, generation.created_at, attempt.created_at, &about);
             }
-            let (generation, attempt) = (&work.generation, &work.attempt);
-            trace::past(
-                "queue",
-                generation.trace_context.as_deref(),
-                generation.created_at,
-                attempt.created_at,
-                &[("provider", &attempt.provider)],
-            );
             drive::begin(tools, settings, work).await
         }
         // It was cancelled, or another worker was faster.

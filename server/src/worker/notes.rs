@@ -20,6 +20,7 @@ struct Note {
     provider: Option<Arc<LoadedProvider>>,
     /// When its provider's last word was heard here.
     verdict_at: Option<Micros>,
+    held_off: bool,
 }
 
 impl Notes {
@@ -65,9 +66,28 @@ impl Notes {
         }
     }
 
-    /// When the provider's last word was heard, if that is known here; `now` when it was not yet.
-    pub(super) fn verdict_at(&self, id: AttemptId, now: Micros) -> Micros {
-        *self.lock().entry(id).or_default().verdict_at.get_or_insert(now)
+    /// The provider's last word is heard now; false when it was heard before.
+    pub(super) fn hear_verdict(&self, id: AttemptId, now: Micros) -> bool {
+        let mut notes = self.lock();
+        let verdict_at = &mut notes.entry(id).or_default().verdict_at;
+        let first = verdict_at.is_none();
+        verdict_at.get_or_insert(now);
+        first
+    }
+
+    /// When it was heard here.
+    pub(super) fn verdict_at(&self, id: AttemptId) -> Option<Micros> {
+        self.lock().get(&id)?.verdict_at
+    }
+
+    /// True while this process keeps the attempt waiting because of its provider's breaker.
+    pub(super) fn was_held_off(&self, id: AttemptId) -> bool {
+        self.lock().get(&id).is_some_and(|note| note.held_off)
+    }
+
+    /// It is kept waiting, or not.
+    pub(super) fn is_held_off(&self, id: AttemptId, held_off: bool) {
+        self.lock().entry(id).or_default().held_off = held_off;
     }
 
     /// The attempt is over, or somebody else's.

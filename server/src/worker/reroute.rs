@@ -6,14 +6,14 @@
 use super::drive::{Drive, public};
 use super::settle::ended_as;
 use super::told::until_told;
-use super::{LATER, Next, Settings, Tools};
+use super::{FALLBACK_DEADLINE, LATER, Next, Settings, Tools};
 use crate::clock::{self, Micros};
 use crate::failpoint;
 use crate::generation::AttemptState;
 use crate::provider::routes::Obstacle;
 use crate::provider::{Admission, routes};
 use crate::queue::Job;
-use crate::store::{Reroute, Rerouted, Work};
+use crate::store::{Redate, Reroute, Rerouted, Work};
 
 /// Why a generation leaves its provider; a label of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,22 +43,43 @@ impl Why {
 }
 
 impl Drive {
-    /// Whether the paid request has to wait; `Some` says what becomes of it instead.
+    /// Whether an operator has stopped what was not sent yet. It may come out of a backup and have been bought since, so it
+    /// waits like what is queued; only a wish to stop goes through.
+    pub(super) fn stopped_by_an_operator(&self) -> Option<Next> {
+        let attempt = &self.work.attempt;
+        let unsent = attempt.state == AttemptState::Prepared && !self.work.generation.cancel_requested;
+        if !unsent || self.tools.pauses.may_begin(&attempt.provider) {
+            return None;
+        }
+        // The time under a stop is not time that its breaker has cost.
+        self.tools.notes.is_held_off(attempt.id, false);
+        Some(Next::Due(clock::now().plus(LATER)))
+    }
+
+    /// Whether the first request has to wait; `Some` says what becomes of it instead.
     ///
-    /// What was begun and has not been sent is stopped like what waits in the queue: it may come out of a backup, and have
-    /// been bought since. What has waited for so long, there or while no process ran, that no time is left for the job
-    /// becomes a fresh attempt: it would be bought, and then stopped.
+    /// What has waited under a stop, in a backup or while no process ran, until too little time is left for the job, gets
+    /// its time anew: it would be bought, and then stopped. It stays the same attempt, by whose id its provider may know it.
     pub(super) async fn not_yet(&mut self) -> Option<Next> {
-        if !self.tools.pauses.may_begin(&self.work.attempt.provider) {
-            return Some(Next::Due(clock::now().plus(LATER)));
+        let (id, now) = (self.work.attempt.id, clock::now());
+        if now >= self.halfway() && !self.tools.notes.was_held_off(id) {
+            let redate = Redate {
+                attempt_id: id,
+                worker: self.settings.name.clone(),
+                steps: self.work.attempt.steps,
+                deadline_at: now.plus(FALLBACK_DEADLINE),
+                now,
+            };
+            match self.tools.store.redate_attempt(redate).await {
+                Ok(true) => self.work.attempt.created_at = now,
+                Ok(false) => return Some(Next::Over),
+                Err(error) => {
+                    tracing::warn!(error = %error, "cannot give the attempt its time anew yet");
+                    return Some(Next::Due(now.plus(LATER)));
+                }
+            }
         }
-        if let Some(next) = self.held_off().await {
-            return Some(next);
-        }
-        match clock::now() >= self.halfway() {
-            true => Some(self.begin_afresh().await),
-            false => None,
-        }
+        self.held_off().await
     }
 
     /// The other half of the model's patience is for the job.
@@ -86,6 +107,7 @@ impl Drive {
             );
             return Some(self.settle_failed(error, reason.into(), AttemptState::Rejected).await);
         }
+        self.tools.notes.is_held_off(self.work.attempt.id, true);
         // Nothing is stored: the attempt waits in its slot, and a cancel ends it at once. It looks again before the time is
         // over, because whatever is in flight may show that the provider works.
         Some(Next::Due(until.min(now.plus(LATER)).min(halfway)))

@@ -59,7 +59,8 @@ fn observe(tools: &Tools, work: &Work, verdict: &Verdict) {
         Verdict::Cancelled => "cancelled",
     };
     metrics.attempt(provider, outcome);
-    if attempt.state != AttemptState::Prepared {
+    // Once its verdict was heard, the rest was our own time.
+    if attempt.state != AttemptState::Prepared && tools.notes.verdict_at(attempt.id).is_none() {
         metrics.stage(provider, "provider", clock::now().after(attempt.created_at));
     }
 }
@@ -125,7 +126,9 @@ pub(super) async fn without_provider(tools: &Tools, settings: &Settings, work: &
     };
     match tools.store.save_step(park).await {
         Ok(Saved::Ok { .. }) => {
-            tools.metrics.attempt(&attempt.provider, "unknown");
+            if attempt.state != AttemptState::Unknown {
+                tools.metrics.attempt(&attempt.provider, "unknown");
+            }
             Next::Parked
         }
         Ok(Saved::Lost) => Next::Over,

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 /// What a database has for itself.
-const OWN: &str = "'_sqlx_migrations', 'schema_floor', 'copied_tables', 'leases'";
+const OWN: &str = "'_sqlx_migrations', 'schema_floor', 'copied_tables', 'leases', 'ledger_checks', 'log_levels'";
 
 /// Rows by table, each a text per column, sorted.
 pub type Rows = BTreeMap<String, Vec<Vec<String>>>;

@@ -129,6 +129,12 @@ async fn every_operator_route_refuses_plain_users_and_every_change_is_in_the_aud
         ("post", "/codes/{code_id}/disable", why, "code.disable"),
         (
             "put",
+            "/log-level",
+            json!({"filter": "debug", "minutes": 1, "reason": "because"}),
+            "log.level",
+        ),
+        (
+            "put",
             "/pauses/queue",
             json!({"mode": "paused", "reason": "because"}),
             "pause.set",

@@ -81,11 +81,11 @@ async fn a_generation_is_one_trace_over_all_replicas() {
     }
     let paid: Vec<_> = trace
         .iter()
-        .filter(|s| s.attributes.get("paid").map(String::as_str) == Some("true"))
+        .filter(|s| s.attributes.get("effect").map(String::as_str) == Some("Submit"))
         .collect();
     assert_eq!(paid.len(), 1, "bought once: {paid:?}");
-    assert_eq!(paid[0].attributes["http.request.method"], "POST");
-    assert_eq!(paid[0].attributes["http.response.status_code"], "200");
+    assert_eq!(paid[0].attributes["method"], "Post");
+    assert_eq!(paid[0].attributes["status"], "200");
     let waited = trace.iter().find(|s| s.name == "queue").unwrap();
     let attempt = trace.iter().find(|s| s.name == "attempt").unwrap();
     assert!(waited.end_ns <= attempt.end_ns && waited.start_ns < attempt.end_ns);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Desk, by, print_json};
 use crate::cli::log::LogCommand;
 use crate::cli::sign::SignArgs;
-use crate::clock;
+use crate::clock::Micros;
 use crate::desk::holding;
 use crate::store::SetLogLevel;
 use crate::telemetry::run_time_filter;
@@ -23,7 +23,7 @@ impl Desk<'_> {
                 sign,
             } => {
                 let filter = run_time_filter(&filter).context(
-                    "the filter must be off, error, warn, info, debug or trace, or name velro's own modules, for example \
+                    "the filter must be error, warn, info, debug or trace, or name velro's own modules, for example \
                      info,velro::worker=debug",
                 )?;
                 self.set_log_level(filter, minutes, &reason, &sign).await
@@ -34,13 +34,17 @@ impl Desk<'_> {
 
     async fn set_log_level(&self, filter: String, minutes: u64, reason: &str, sign: &SignArgs) -> Result<()> {
         let by = by(sign, reason);
-        let until = by.now.plus(Duration::from_secs(minutes * 60));
+        // The processes go by the database's clock.
+        let until = match minutes {
+            0 => Micros(0),
+            minutes => self.store.now().await?.plus(Duration::from_secs(minutes * 60)),
+        };
         self.store.set_log_level(SetLogLevel { filter, until, by }).await?;
         self.show_log_level(sign.json).await
     }
 
     async fn show_log_level(&self, json: bool) -> Result<()> {
-        let level = holding(self.store.log_level().await?, clock::now());
+        let level = holding(self.store.log_level().await?, self.store.now().await?);
         let configured = &self.config.log_level;
         if json {
             return print_json(&json!({

@@ -17,6 +17,7 @@ use super::call::{Call, CallBody, PARAMETERS_MAX_CHARS};
 use crate::clock;
 use crate::http::input::{from_json, json, refuse_too_large, serde_path, services};
 use crate::http::problem::{Code, FieldError, Problem, Result};
+use crate::http::room::Aside;
 use crate::http::{Caller, Services};
 use crate::outputs::UploadError;
 
@@ -114,7 +115,8 @@ impl CreateCall {
 async fn read_form(req: &mut Request, max_bytes: u64) -> Result<CallBody> {
     req.set_form_limits(FormLimits::new().max_parts(FORM_PARTS_MAX).max_files(2));
     refuse_too_large(req, max_bytes).await?;
-    let form = req.form_data_max_size(max_bytes as usize).await?;
+    let aside = Aside::of(req);
+    let form = aside.read(req.form_data_max_size(max_bytes as usize)).await??;
     let mut body = Map::new();
     for name in [
         "model_id",

@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// replicas do not hear each other.
 const REREAD_TICKS: u64 = 5;
 /// Streams of one user that are open at once at one process.
-pub const MOST_STREAMS: usize = 50;
+pub const MOST_STREAMS: usize = 200;
 /// Generations that are looked at together.
 const AT_ONCE: usize = 16;
 

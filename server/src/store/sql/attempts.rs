@@ -18,7 +18,7 @@ use super::writer::{BulkWrite, Write};
 use crate::clock::Micros;
 use crate::generation::{Attempt, AttemptState, Event, EventKind, Generation, Pending};
 use crate::id::{AttemptId, GenerationId};
-use crate::store::{BeginAttempt, Delivered, NextAttempt, ProgressNote, Work};
+use crate::store::{BeginAttempt, Delivered, NextAttempt, ProgressNote, Redate, Work};
 
 #[derive(Serialize)]
 struct BeginRow<'a> {
@@ -183,6 +183,20 @@ impl Write for NextAttempt {
             .await?
             .ok_or_else(|| anyhow::anyhow!("attempt {} has no generation", attempt.id))?;
         Ok(Some(Work { attempt, generation }))
+    }
+}
+
+#[async_trait]
+impl Write for Redate {
+    type Out = bool;
+
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<bool> {
+        let sql = sql!(
+            "UPDATE attempts SET created_at = $4, deadline_at = $5, updated_at = $4 \
+             WHERE id = $1 AND lease_owner = $2 AND steps = $3 AND state = 'prepared'"
+        );
+        let args = args![self.attempt_id, &self.worker, self.steps, self.now, self.deadline_at];
+        Ok(conn.execute(sql, args).await? > 0)
     }
 }
 

@@ -493,6 +493,10 @@ impl Store for SqlStore {
         self.lanes.run(next).await
     }
 
+    async fn redate_attempt(&self, redate: Redate) -> Result<bool> {
+        self.lanes.run(redate).await
+    }
+
     async fn reroute(&self, reroute: Reroute) -> Result<Rerouted> {
         self.lanes.run(reroute).await
     }

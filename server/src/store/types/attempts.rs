@@ -114,6 +114,17 @@ pub struct NextAttempt {
     pub now: Micros,
 }
 
+/// To give an attempt that has sent nothing its time anew.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Redate {
+    pub attempt_id: AttemptId,
+    pub worker: String,
+    pub steps: u32,
+    pub deadline_at: Micros,
+    pub now: Micros,
+}
+
 /// To end an attempt whose provider did not do it and put the generation back into the queue, for another provider.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]

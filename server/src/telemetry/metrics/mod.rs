@@ -178,7 +178,7 @@ metrics! {
     plugin_libraries: IntGaugeVec = "velro_plugin_libraries" ["state"];
     /// Attempts whose lease changed hands, by kind: adopted from a dead worker, released by a drain.
     leases: IntCounterVec = "velro_leases_total" ["kind"];
-    /// 1 while the database answers the counts behind the gauges, else 0.
+    /// 1 while the database answers, as of ten seconds ago at most, else 0.
     database_up: IntGauge = "velro_database_up" [];
     /// When the gauges that come out of the database were read last, in seconds since the Unix epoch; the start of the process
     /// before the first time.

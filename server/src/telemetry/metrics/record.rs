@@ -108,9 +108,9 @@ impl Metrics {
         self.queue_age_seconds.set(as_gauge(age.as_secs()));
     }
 
-    /// The store did not answer when it was asked for the counts.
-    pub fn system_is_away(&self) {
-        self.database_up.set(0);
+    /// Whether the database answers, when it did not give the counts.
+    pub fn database_answers(&self, answers: bool) {
+        self.database_up.set(i64::from(answers));
     }
 
     /// The pools of connections to the database.

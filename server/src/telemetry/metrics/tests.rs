@@ -94,7 +94,7 @@ fn ages_are_seconds_of_the_oldest() {
     ] {
         assert!(text.contains(line), "{line} is missing from\n{text}");
     }
-    metrics.system_is_away();
+    metrics.database_answers(false);
     assert!(metrics.render().unwrap().contains("velro_database_up 0"));
 }
 

@@ -66,7 +66,7 @@ async fn operator_log_level(depot: &mut Depot) -> Result<Json<LevelView>> {
 #[derive(Debug, Deserialize, ToSchema)]
 #[salvo(schema(name = "LogLevelChange"))]
 struct LevelBody {
-    /// `off`, `error`, `warn`, `info`, `debug`, `trace`, or a filter over Velro's own modules.
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter over Velro's own modules.
     #[salvo(schema(example = json!("info,velro::worker=debug")))]
     filter: String,
     /// How long it holds, a day at most; 0 brings the configured one back at once.
@@ -94,7 +94,7 @@ async fn set_log_level(req: &mut Request, depot: &mut Depot) -> Result<Json<Leve
     faults.unless(
         filter.is_some(),
         &["body", "filter"],
-        "must be off, error, warn, info, debug or trace, or a filter such as info,velro::worker=debug over velro's own modules",
+        "must be error, warn, info, debug or trace, or a filter such as info,velro::worker=debug over velro's own modules",
         "filter",
     );
     faults.unless(
