@@ -59,7 +59,8 @@ impl Prometheus {
         let (http, url) = (self.http.clone(), self.url("/-/ready")?);
         let probe = async || {
             let answer = http.get(url.clone()).send().await?;
-            Ok(drop(answer.error_for_status()?))
+            answer.error_for_status()?;
+            Ok(())
         };
         self.daemon.start(command, probe).await
     }
