@@ -10,9 +10,11 @@ pub mod credits;
 pub mod generations;
 pub mod healthcheck;
 pub mod lanes;
+pub mod log;
 pub mod orders;
 pub mod plugin;
 pub mod sign;
+pub mod smoke;
 pub mod users;
 
 use clap::{Args, Parser, Subcommand};
@@ -198,6 +200,17 @@ Exit codes: 0 when it is ready, 1 when it is not or does not answer.")]
 
     /// Providers: how they are doing; pause, drain, resume one.
     Providers(lanes::ProvidersArgs),
+
+    /// How much the running processes write into their logs.
+    #[command(subcommand)]
+    Log(log::LogCommand),
+
+    /// Make a picture at a running server, as a user would, and compare the credits.
+    ///
+    /// Registers somebody new, submits a generation of the sandbox twice with one idempotency key, waits for it, fetches the
+    /// picture, checks that it was charged once, and deletes the account. For `helm test`, after an upgrade, and for watchers:
+    /// it costs nothing at any provider.
+    Smoke(smoke::SmokeArgs),
 
     /// Purchases of credits.
     #[command(subcommand)]

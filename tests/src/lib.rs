@@ -5,6 +5,7 @@
 //! misunderstandings too.
 
 pub mod clients;
+pub mod collector;
 pub mod fal_bench;
 pub mod fal_sim;
 pub mod gotrue_sim;

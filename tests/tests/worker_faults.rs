@@ -151,6 +151,7 @@ impl World {
             call,
             idempotency: None,
             api_key_id: None,
+            trace_context: None,
         };
         intake.submit(request).await.unwrap().generation.id
     }
@@ -305,7 +306,7 @@ async fn everything_a_dead_worker_left_is_taken_over_at_once() {
     until("some were left behind", || async {
         world
             .store
-            .system_counts()
+            .system_counts(clock::now())
             .await
             .unwrap()
             .by_status

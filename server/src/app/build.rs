@@ -14,7 +14,7 @@ use crate::clock;
 use crate::config::watch::RegistryHealth;
 use crate::config::{Config, Database, Role, Secret};
 use crate::desk::load_pauses;
-use crate::http::{RateLimiter, Services};
+use crate::http::{COMMIT, RateLimiter, Services, VERSION};
 use crate::intake::Intake;
 use crate::outputs::Outputs;
 use crate::pause::Pauses;
@@ -29,7 +29,7 @@ use crate::shared::Link;
 use crate::store::Store;
 use crate::store::sql::OpenOptions;
 use crate::store::wrapped::{Prompt, Wrapped};
-use crate::telemetry::Metrics;
+use crate::telemetry::{LogLevels, Metrics};
 use crate::upstream::{Seen, Upstream, UpstreamObserver, WebhookVerifier};
 use crate::worker::{Settings, Tools, Worker};
 
@@ -54,9 +54,11 @@ pub(super) struct App {
 
 impl App {
     /// Builds everything; nothing runs yet.
-    pub(super) async fn build(config: Config) -> Result<App> {
+    pub(super) async fn build(config: Config, levels: Arc<LogLevels>) -> Result<App> {
         let config = Arc::new(config);
         let metrics = Arc::new(Metrics::new()?);
+        let commit = COMMIT.unwrap_or("unknown");
+        metrics.built(VERSION, commit, config.role.as_str(), config.ledger_check_every);
         let (store, lock) = open(&config).await?;
         // Before anything else uses a time.
         let mut follower = Follower::new(Arc::clone(&store), Arc::clone(&metrics));
@@ -115,6 +117,7 @@ impl App {
             payments: Arc::new(payments),
             auth,
             metrics,
+            levels,
             pauses,
             upstream: Arc::new(upstream.clone()),
             limiter,
@@ -122,6 +125,7 @@ impl App {
             listings: Default::default(),
             webhooks: Arc::new(WebhookVerifier::new(upstream)),
             registry_health: health,
+            leaving: CancellationToken::new(),
             shutdown: shutdown.clone(),
         });
         Ok(App {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::{copy, desk, open_store, orders, serve};
-use crate::cli::{Cli, Command, DbCommand, LedgerCommand, check, healthcheck, plugin};
+use crate::cli::{Cli, Command, DbCommand, LedgerCommand, check, healthcheck, plugin, smoke};
 use crate::config::{Config, Database, process_env};
 use crate::http::openapi;
 use crate::store::Store;
@@ -34,6 +34,7 @@ async fn carry_out(cli: Cli) -> Result<bool> {
         Command::Check => return Ok(check::run(&overrides, &env, &mut io::stdout())?),
         Command::Healthcheck => return Ok(healthcheck::run(&overrides, &env, &mut io::stdout()).await?),
         Command::Plugin(command) => return plugin::run(&command, &overrides, &env, &mut io::stdout()),
+        Command::Smoke(args) => return smoke::run(&args, &mut io::stdout()).await,
         Command::Openapi => {
             println!("{}", serde_json::to_string_pretty(&openapi::document())?);
             return Ok(true);
@@ -42,12 +43,15 @@ async fn carry_out(cli: Cli) -> Result<bool> {
     }
     let (config, notices) = Config::load(&overrides, &env)?;
     if cli.chosen() == Command::Serve {
-        telemetry::init(&config)?;
+        let (levels, traces) = telemetry::init(&config)?;
         for notice in notices {
             tracing::warn!(place = %notice.place, "{}", notice.text);
         }
-        serve(config).await?;
-        return Ok(true);
+        let served = serve(config, levels).await;
+        if let Some(traces) = traces {
+            traces.close().await;
+        }
+        return served.map(|()| true);
     }
     if let Command::Db(DbCommand::Copy { from, to }) = cli.chosen() {
         return copy::run(&config, from.as_deref(), to.as_deref()).await;

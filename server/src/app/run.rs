@@ -1,9 +1,11 @@
 //! Runs what was built, and takes it down in order.
 //!
-//! Shutdown runs backwards: stop accepting, end the streams, finish requests, drain the worker (leases are given back),
+//! Shutdown runs backwards: say that the process is not ready and begin nothing, stop accepting (after a delay, when load
+//! balancers need to hear of it), end the streams, finish requests, drain the worker (leases are given back),
 //! close the store. All of it within `VELRO_SHUTDOWN_GRACE_SECONDS`; what is cut off goes on elsewhere.
 
 use anyhow::Result;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -13,17 +15,15 @@ use tokio_util::task::TaskTracker;
 
 use super::build::App;
 use super::erase::keep_erasing;
+use super::gauges::{keep_checking, refresh_gauges};
 use crate::catalog::Registry;
 use crate::clock;
 use crate::config::Role;
 use crate::config::watch::Watcher;
-use crate::desk::load_pauses;
+use crate::desk::{load_log_level, load_pauses};
 use crate::http::{self, Services};
 use crate::plugin::aside;
 use crate::queue::live::Signal;
-
-/// How often gauges that need the database are refreshed.
-const GAUGES_EVERY: Duration = Duration::from_secs(10);
 
 /// How often orders are looked through for those that nobody can pay any more.
 const ORDERS_EVERY: Duration = Duration::from_secs(600);
@@ -47,6 +47,8 @@ enum Piece {
     Registry,
     /// Keeps the gauges fresh that need the database or the queue.
     Gauges,
+    /// Recomputes the books every now and then.
+    Books,
     /// Erases what people who have left have left behind.
     Erasing,
     /// Ends orders that no payment provider heard of.
@@ -59,7 +61,7 @@ enum Piece {
 
 /// What runs in which role.
 fn pieces(role: Role) -> &'static [Piece] {
-    use Piece::{AccountKeys, Clock, EndedSessions, Erasing, Gauges, Orders, Pauses, Registry, Worker};
+    use Piece::{AccountKeys, Books, Clock, EndedSessions, Erasing, Gauges, Orders, Pauses, Registry, Worker};
     match role {
         Role::All => &[
             Worker,
@@ -67,19 +69,20 @@ fn pieces(role: Role) -> &'static [Piece] {
             AccountKeys,
             Registry,
             Gauges,
+            Books,
             Orders,
             Erasing,
             Clock,
             Pauses,
         ],
         Role::Api => &[EndedSessions, AccountKeys, Registry, Gauges, Orders, Clock, Pauses],
-        Role::Worker => &[Worker, Registry, Gauges, Erasing, Clock, Pauses],
+        Role::Worker => &[Worker, Registry, Gauges, Books, Erasing, Clock, Pauses],
     }
 }
 
 impl App {
     /// Runs until SIGINT or SIGTERM, then drains.
-    pub(super) async fn run(self, listener: TcpListener) -> Result<()> {
+    pub(super) async fn run(self, listener: TcpListener, metrics_listener: Option<TcpListener>) -> Result<()> {
         let App {
             services,
             store,
@@ -95,11 +98,16 @@ impl App {
         for piece in pieces(role) {
             let (of_task, stop) = (Arc::clone(&services), shutdown.child_token());
             match piece {
-                Piece::Worker => working = worker.take().map(|worker| tasks.spawn(worker.run(stop))),
+                // It begins nothing once the process is told to stop, however long connections are still taken.
+                Piece::Worker => {
+                    let stop = services.leaving.child_token();
+                    working = worker.take().map(|worker| tasks.spawn(worker.run(stop)));
+                }
                 Piece::EndedSessions => drop(tasks.spawn(Arc::clone(&services.auth).watch_revoked(stop))),
                 Piece::AccountKeys => drop(tasks.spawn(Arc::clone(&services.auth).keep_keys(stop))),
                 Piece::Registry => drop(tasks.spawn(watch_registry(of_task, stop))),
                 Piece::Pauses => drop(tasks.spawn(watch_pauses(of_task, stop))),
+                Piece::Books => drop(tasks.spawn(keep_checking(of_task, Arc::clone(&store), stop))),
                 Piece::Gauges => drop(tasks.spawn(refresh_gauges(of_task, stop))),
                 Piece::Erasing => drop(tasks.spawn(keep_erasing(of_task, stop))),
                 Piece::Orders => drop(tasks.spawn(forget_orders(of_task, stop))),
@@ -110,6 +118,8 @@ impl App {
         banner(&services, address);
 
         let mut serving = tokio::spawn(http::serve(listener, Arc::clone(&services)));
+        let metrics =
+            metrics_listener.map(|listener| tokio::spawn(http::serve_metrics(listener, Arc::clone(&services))));
         let worked = async {
             match &mut working {
                 Some(working) => working.await,
@@ -127,12 +137,25 @@ impl App {
             })),
         };
         let last_moment = Instant::now() + services.config.shutdown_grace.max(SHORTEST_END);
+        services.leaving.cancel();
+        let delay = services.config.shutdown_delay;
+        if served.is_none() && broken.is_none() && !delay.is_zero() {
+            tracing::info!(
+                seconds = delay.as_secs(),
+                "stopping: not ready any more, still taking connections for a while"
+            );
+            // A second signal means at once.
+            let _ = timeout(delay, stop_signal()).await;
+        }
         tracing::info!("stopping: no new connections, finishing what runs");
         shutdown.cancel();
         let served = match served {
             Some(served) => served,
             None => serving.await,
         };
+        if let Some(metrics) = metrics {
+            let _ = timeout_at(last_moment, metrics).await;
+        }
         // A database that is away must not keep the process from ending.
         if timeout_at(last_moment, tasks.wait()).await.is_err() {
             tracing::warn!(
@@ -160,7 +183,7 @@ async fn stop_signal() -> Result<()> {
 }
 
 /// Says where everything is and what is configured.
-fn banner(services: &Services, address: std::net::SocketAddr) {
+fn banner(services: &Services, address: SocketAddr) {
     let config = &services.config;
     let registry = services.shelf.get();
     let base = format!("http://{address}");
@@ -173,8 +196,11 @@ fn banner(services: &Services, address: std::net::SocketAddr) {
             format!("  API        {base}/api/v1"),
             format!("  docs       {base}/docs"),
         ],
-        false => vec![format!("  probes     {base}/health/ready, {base}/metrics")],
+        false => vec![format!("  probes     {base}/health/ready")],
     });
+    let metrics_port = config.metrics_port.unwrap_or(address.port());
+    let metrics = SocketAddr::new(address.ip(), metrics_port);
+    lines.push(format!("  metrics    http://{metrics}/metrics"));
     if let Some(auth_url) = config.supabase.auth_url() {
         lines.push(format!("  accounts   {auth_url}"));
     }
@@ -212,7 +238,7 @@ async fn watch_registry(services: Arc<Services>, stop: CancellationToken) {
         .await;
 }
 
-/// Keeps reading what operators have stopped: every few seconds, and at once when another replica says so. While the database
+/// Keeps reading what operators have stopped, and which log level they asked for: every few seconds, and at once when another replica says so. While the database
 /// is away, what is known stays known.
 async fn watch_pauses(services: Arc<Services>, stop: CancellationToken) {
     let mut signals = services.live.signals();
@@ -228,7 +254,10 @@ async fn watch_pauses(services: Arc<Services>, stop: CancellationToken) {
                 _ => continue,
             },
         };
-        match load_pauses(services.store.as_ref(), &services.pauses, &services.metrics).await {
+        let store = services.store.as_ref();
+        let levels = load_log_level(store, &services.levels, clock::now()).await;
+        let pauses = load_pauses(store, &services.pauses, &services.metrics).await;
+        match pauses.and_then(|changed| levels.map(|()| changed)) {
             Ok(changed) => {
                 failing = false;
                 // What may begin now waits for nobody.
@@ -238,29 +267,9 @@ async fn watch_pauses(services: Arc<Services>, stop: CancellationToken) {
             }
             Err(error) if !failing => {
                 failing = true;
-                tracing::warn!(error = %error, "cannot read what operators have stopped; the last known state stays");
+                tracing::warn!(error = %error, "cannot read what operators have set; the last known state stays");
             }
             Err(_) => {}
-        }
-    }
-}
-
-/// Gauges that the database and the queue know.
-async fn refresh_gauges(services: Arc<Services>, stop: CancellationToken) {
-    let mut tick = tokio::time::interval(GAUGES_EVERY);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        match services.store.system_counts().await {
-            Ok(counts) => services.metrics.system(&counts, clock::now()),
-            Err(error) => tracing::warn!(error = %error, "cannot refresh the gauges"),
-        }
-        for name in services.shelf.get().providers.keys() {
-            if let Ok(depth) = services.queue.depth(name).await {
-                services.metrics.queue(name, depth);
-            }
         }
     }
 }
@@ -292,6 +301,7 @@ mod tests {
             assert_eq!(runs(Piece::Worker), role.works(), "{role:?}");
             assert_eq!(runs(Piece::EndedSessions), role.serves_api(), "{role:?}");
             assert_eq!(runs(Piece::AccountKeys), role.serves_api(), "{role:?}");
+            assert_eq!(runs(Piece::Books), role.works(), "{role:?}");
             assert_eq!(runs(Piece::Orders), role.serves_api(), "{role:?}");
             assert!(
                 pieces(role).iter().all(|piece| pieces(Role::All).contains(piece)),

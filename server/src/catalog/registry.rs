@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Model;
 use super::declaration::Declaration;
@@ -108,6 +109,12 @@ impl Registry {
     /// True when there is a provider of this name and it is switched on.
     pub fn is_enabled(&self, provider: &str) -> bool {
         self.providers.get(provider).is_some_and(|p| p.enabled)
+    }
+
+    /// The longest that any model may take, an hour at least: what is open for longer needs a hand.
+    pub fn longest_deadline(&self) -> Duration {
+        let deadlines = self.models.iter().map(|model| Duration::from_millis(model.deadline_ms));
+        deadlines.fold(Duration::from_secs(3600), Duration::max)
     }
 
     /// Models that can be used, in the order of the file, optionally of one media type.

@@ -253,6 +253,14 @@ impl Layers {
         }
     }
 
+    /// The same where an empty text means that it is not set.
+    pub(super) fn optional_integer(&self, key: &str, range: RangeInclusive<i64>) -> Option<i64> {
+        match self.value(key)?.as_str() {
+            Some(text) if text.trim().is_empty() => None,
+            _ => Some(self.integer(key, range)),
+        }
+    }
+
     /// Yes or no.
     pub(super) fn boolean(&self, key: &str) -> bool {
         let Some(value) = self.value(key) else { return false };

@@ -12,11 +12,13 @@ mod settings;
 mod supabase;
 #[cfg(test)]
 mod tests;
+mod tracing;
 pub mod watch;
 
 pub use payments::{PaymentsConfig, StripeConfig};
 pub use role::Role;
 pub use secret::Secret;
+pub use tracing::TracingConfig;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,6 +39,8 @@ pub struct Config {
     pub host: String,
     /// `PORT`.
     pub port: u16,
+    /// `METRICS_PORT`: a port of their own for metrics and probes; `None` leaves them on the API's.
+    pub metrics_port: Option<u16>,
     /// `PUBLIC_URL` without a trailing slash: base of links and webhooks. Defaults to `http://HOST:PORT`.
     pub public_url: String,
     /// True when `PUBLIC_URL` was set, so that providers can reach our webhooks.
@@ -95,6 +99,12 @@ pub struct Config {
     pub upstream_allow_private: bool,
     /// How long a stop may take in all. See [`Config::drain_time`].
     pub shutdown_grace: Duration,
+    /// `VELRO_SHUTDOWN_DELAY_SECONDS`: how much of it new connections are still taken, while the process says it is not ready.
+    pub shutdown_delay: Duration,
+    /// `VELRO_LEDGER_CHECK_MINUTES`: how often the books are recomputed; `None`: never.
+    pub ledger_check_every: Option<Duration>,
+    /// Where traces go.
+    pub tracing: TracingConfig,
     /// Supabase's settings; with a URL, accounts live there.
     pub supabase: SupabaseConfig,
 }
@@ -278,6 +288,11 @@ impl Config {
         resolve::local_url(&self.host, self.port)
     }
 
+    /// Where the metrics of this server are, from the machine it runs on.
+    pub fn metrics_url(&self) -> String {
+        resolve::local_url(&self.host, self.metrics_port.unwrap_or(self.port))
+    }
+
     /// The effective configuration, one `key = value` per line in the order of the defaults file, secrets not shown.
     pub fn redacted_lines(&self) -> Vec<String> {
         resolve::redacted_lines(self)
@@ -296,11 +311,11 @@ impl Config {
         resolve::embedded_url(&self.data_dir)
     }
 
-    /// How long requests and steps in flight may take after a stop was asked for: the grace, less what the last words
-    /// need (giving leases back, closing the store).
+    /// How long requests and steps in flight may take once no connections are taken any more: the grace, less the delay
+    /// before that and what the last words need (giving leases back, closing the store).
     pub fn drain_time(&self) -> Duration {
-        self.shutdown_grace
-            .saturating_sub(LAST_WORDS.min(self.shutdown_grace / 5))
+        let left = self.shutdown_grace.saturating_sub(self.shutdown_delay);
+        left.saturating_sub(LAST_WORDS.min(left / 5))
     }
 
     /// Where verified copies of provider libraries are kept: what is mapped is what was hashed.

@@ -10,10 +10,13 @@ use url::Url;
 use super::jwt_secret::{self, MIN_CHARACTERS};
 use super::layers::Layers;
 use super::{Config, Environment, FalConfig, Role, Secret, display, is_postgres};
-use super::{payments, supabase};
+use super::{payments, supabase, tracing};
 
 /// Largest size that can be set, in bytes; keeps arithmetic with sizes far from its limits.
 const MAX_BYTES: i64 = 1 << 40;
+
+/// Where metrics are outside development.
+const METRICS_PORT: u16 = 9090;
 
 pub(super) fn resolve(layers: &Layers, read_only: bool) -> Config {
     let environment = environment(layers);
@@ -37,6 +40,7 @@ pub(super) fn resolve(layers: &Layers, read_only: bool) -> Config {
         role,
         public_url_is_set: public_url.is_some(),
         public_url: public_url.unwrap_or_else(|| local_url(&host, port)),
+        metrics_port: metrics_port(layers, port, development),
         host,
         port,
         database_url,
@@ -66,8 +70,36 @@ pub(super) fn resolve(layers: &Layers, read_only: bool) -> Config {
         payments: payments::payments(layers, development),
         upstream_allow_private: layers.boolean("providers.allow_private_addresses"),
         shutdown_grace: seconds("server.shutdown_grace_seconds", 0..=3600, 1),
+        shutdown_delay: shutdown_delay(layers),
+        ledger_check_every: Some(seconds("credits.ledger_check_minutes", 0..=10_080, 60))
+            .filter(|every| !every.is_zero()),
+        tracing: tracing::tracing(layers),
         supabase: supabase::supabase(layers, development, url),
     }
+}
+
+/// `None`: on the port of the API.
+fn metrics_port(layers: &Layers, port: u16, development: bool) -> Option<u16> {
+    let given = layers.optional_integer("server.metrics_port", 0..=65_535);
+    let wanted = given
+        .map(|given| given as u16)
+        .or((!development).then_some(METRICS_PORT))?;
+    (wanted != port || wanted == 0).then_some(wanted)
+}
+
+/// A part of the grace: what is left of it has to be enough to finish.
+fn shutdown_delay(layers: &Layers) -> Duration {
+    let key = "server.shutdown_delay_seconds";
+    let delay = layers.integer(key, 0..=3600);
+    let grace = layers.integer("server.shutdown_grace_seconds", 0..=3600);
+    if delay > 0 && delay >= grace {
+        layers.fault_of(
+            key,
+            format!("is {delay}, but the whole stop may take {grace} seconds"),
+            "set VELRO_SHUTDOWN_GRACE_SECONDS higher, or this lower",
+        );
+    }
+    Duration::from_secs(delay.unsigned_abs())
 }
 
 fn plugin_dir(layers: &Layers, data_dir: &Path) -> PathBuf {
@@ -439,6 +471,10 @@ pub(super) fn redacted_lines(config: &Config) -> Vec<String> {
         ("server.role", config.role.as_str().to_owned()),
         ("server.host", config.host.clone()),
         ("server.port", config.port.to_string()),
+        (
+            "server.metrics_port",
+            config.metrics_port.unwrap_or(config.port).to_string(),
+        ),
         ("server.public_url", format!("{}{public}", config.public_url)),
         ("server.cors_origins", list(&config.cors_origins)),
         ("server.rate_limit_enabled", config.rate_limit_enabled.to_string()),
@@ -448,6 +484,10 @@ pub(super) fn redacted_lines(config: &Config) -> Vec<String> {
         (
             "server.shutdown_grace_seconds",
             config.shutdown_grace.as_secs().to_string(),
+        ),
+        (
+            "server.shutdown_delay_seconds",
+            config.shutdown_delay.as_secs().to_string(),
         ),
         ("server.service_name", config.service_name.clone()),
         ("storage.data_dir", display(&config.data_dir)),
@@ -465,8 +505,18 @@ pub(super) fn redacted_lines(config: &Config) -> Vec<String> {
         ("auth.output_url_minutes", minutes(config.output_url_ttl)),
         ("auth.operator_emails", list(&config.operator_emails)),
         ("credits.default_user_credits", config.default_user_credits.to_string()),
+        (
+            "credits.ledger_check_minutes",
+            minutes(config.ledger_check_every.unwrap_or_default()),
+        ),
         ("log.level", config.log_level.clone()),
         ("log.format", format.to_owned()),
+        (
+            "tracing.otlp_endpoint",
+            config.tracing.otlp_endpoint.clone().unwrap_or("not set".into()),
+        ),
+        ("tracing.otlp_headers", config.tracing.headers_shown()),
+        ("tracing.sample_ratio", config.tracing.sample_ratio.to_string()),
         ("providers.path", display(&config.providers_path)),
         ("providers.plugin_dir", display(&config.plugin_dir)),
         (

@@ -50,6 +50,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     open("server", "role", &["VELRO_ROLE"]),
     open("server", "host", &["HOST"]),
     open("server", "port", &["PORT"]),
+    open("server", "metrics_port", &["METRICS_PORT"]),
     open("server", "public_url", &["PUBLIC_URL"]),
     open("server", "cors_origins", &["CORS_ORIGINS"]),
     open("server", "rate_limit_enabled", &["RATE_LIMIT_ENABLED"]),
@@ -57,6 +58,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     open("server", "max_body_bytes", &["VELRO_MAX_BODY_BYTES"]),
     open("server", "max_upload_bytes", &["VELRO_MAX_UPLOAD_BYTES"]),
     open("server", "shutdown_grace_seconds", &["VELRO_SHUTDOWN_GRACE_SECONDS"]),
+    open("server", "shutdown_delay_seconds", &["VELRO_SHUTDOWN_DELAY_SECONDS"]),
     open("server", "service_name", &["SERVICE_NAME"]),
     open("storage", "data_dir", &["VELRO_DATA"]),
     secret("storage", "database_url", &["DATABASE_URL"]),
@@ -70,8 +72,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     open("auth", "output_url_minutes", &["VELRO_OUTPUT_URL_MINUTES"]),
     open("auth", "operator_emails", &["OPERATOR_EMAILS"]),
     open("credits", "default_user_credits", &["DEFAULT_USER_CREDITS"]),
+    open("credits", "ledger_check_minutes", &["VELRO_LEDGER_CHECK_MINUTES"]),
     open("log", "level", &["LOG_LEVEL"]),
     open("log", "format", &["LOG_FORMAT"]),
+    open("tracing", "otlp_endpoint", &["OTEL_EXPORTER_OTLP_ENDPOINT"]),
+    secret("tracing", "otlp_headers", &["OTEL_EXPORTER_OTLP_HEADERS"]),
+    open("tracing", "sample_ratio", &["OTEL_TRACES_SAMPLER_ARG"]),
     open("providers", "path", &["VELRO_PROVIDERS"]),
     open("providers", "plugin_dir", &["VELRO_PLUGIN_DIR"]),
     open("providers", "allow_private_addresses", &["UPSTREAM_ALLOW_PRIVATE"]),
@@ -108,6 +114,7 @@ pub(super) const SETTINGS: &[Setting] = &[
 /// `VELRO_*` variables that are no settings of the file.
 pub(super) const OTHER_VARS: &[&str] = &[
     "VELRO_CONFIG",
+    "VELRO_SMOKE_TOKEN",
     #[cfg(feature = "failpoints")]
     crate::failpoint::CLOCK_SKEW_VAR,
 ];

@@ -518,3 +518,69 @@ fn in_development_a_shop_may_be_half_set_up_and_says_so() {
     let (_, notices) = load(&[("STRIPE_SECRET_KEY", "rk_live_x"), ("STRIPE_WEBHOOK_SECRET", "whsec_x")]);
     assert!(notices[0].text.contains("buyers pay real money"), "{notices:?}");
 }
+
+#[test]
+fn metrics_have_a_port_of_their_own_outside_development() {
+    let port = |pairs: &[(&str, &str)]| load(pairs).0.metrics_port;
+    assert_eq!(port(&[]), None);
+    assert_eq!(port(&[("METRICS_PORT", "0")]), Some(0), "any free one");
+    assert_eq!(port(&[("METRICS_PORT", "8000")]), None, "the port of the API");
+    let production = [("ENVIRONMENT", "production"), ("JWT_SECRET", SECRET)];
+    assert_eq!(port(&production), Some(9090));
+    assert_eq!(port(&[&production[..], &[("PORT", "9090")]].concat()), None);
+    let (config, _) = load(&[&production[..], &[("METRICS_PORT", "9100")]].concat());
+    assert_eq!(config.metrics_url(), "http://127.0.0.1:9100");
+    let told = refused(Some("[server]\nmetrics_port = 70_000\n"), &[]);
+    assert!(told.contains("velro.toml:2") && told.contains("0 to 65535"), "{told}");
+}
+
+#[test]
+fn a_stop_may_wait_for_load_balancers_within_its_grace() {
+    let (config, _) = load(&[("VELRO_SHUTDOWN_DELAY_SECONDS", "5")]);
+    assert_eq!(config.shutdown_delay, Duration::from_secs(5));
+    assert!(config.drain_time() > Duration::from_secs(15) && config.drain_time() < Duration::from_secs(20));
+    let told = refused(None, &[("VELRO_SHUTDOWN_DELAY_SECONDS", "25")]);
+    assert!(
+        told.contains("VELRO_SHUTDOWN_DELAY_SECONDS") && told.contains("25 seconds"),
+        "{told}"
+    );
+}
+
+#[test]
+fn traces_go_where_a_collector_is_named() {
+    assert_eq!(load(&[]).0.tracing.otlp_endpoint, None);
+    let (config, _) = load(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/"),
+        (
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "authorization=Bearer%20tell-nobody, x-tenant=a",
+        ),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
+    ]);
+    let tracing = &config.tracing;
+    assert_eq!(tracing.otlp_endpoint.as_deref(), Some("http://collector:4318"));
+    let headers: Vec<_> = tracing
+        .otlp_headers
+        .iter()
+        .map(|(n, v)| (n.as_str(), v.expose()))
+        .collect();
+    assert_eq!(headers, [("authorization", "Bearer tell-nobody"), ("x-tenant", "a")]);
+    assert_eq!(tracing.sample_ratio, 0.25);
+    let shown = config.redacted_lines().join("\n");
+    assert!(
+        shown.contains("authorization, x-tenant") && !shown.contains("tell-nobody"),
+        "{shown}"
+    );
+    let told = refused(
+        None,
+        &[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "tell-nobody"),
+            ("OTEL_TRACES_SAMPLER_ARG", "2"),
+        ],
+    );
+    for part in ["OTEL_EXPORTER_OTLP_ENDPOINT", "name=value", "from 0 to 1"] {
+        assert!(told.contains(part), "{part} is missing from\n{told}");
+    }
+    assert!(!told.contains("tell-nobody"), "{told}");
+}

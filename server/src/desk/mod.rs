@@ -4,8 +4,10 @@
 pub mod code;
 mod deliver;
 mod lanes;
+mod levels;
 mod problems;
 
 pub use deliver::{Undelivered, deliver};
 pub use lanes::{LanesError, load_pauses};
+pub use levels::{holding, load_log_level};
 pub use problems::{Finding, Found, Kind, Seeker};

@@ -163,6 +163,8 @@ pub struct Generation {
     pub completed_at: Option<Micros>,
     /// The key of the program that asked, and whose spending cap counts it.
     pub api_key_id: Option<ApiKeyId>,
+    /// The W3C `traceparent` of the request it came with, so that its work belongs to the same trace.
+    pub trace_context: Option<String>,
 }
 
 /// A provider that can do a generation, with what it would be sent.

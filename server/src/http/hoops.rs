@@ -6,16 +6,17 @@
 use salvo::catch_panic::CatchPanic;
 use salvo::cors::{AllowHeaders, AllowOrigin, Cors, CorsHandler};
 use salvo::http::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONNECTION,
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY, RETRY_AFTER,
     STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use salvo::http::{Method, ResBody, StatusCode};
+use salvo::http::{Method, ResBody, StatusCode, Version};
 use salvo::routing::{Filter, PathState};
 use salvo::{Depot, FlowCtrl, Handler, Request, Response, Service, async_trait, handler};
 use std::sync::Arc;
 use std::time::Instant;
-use tracing::Instrument;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use super::Services;
@@ -24,6 +25,7 @@ use super::input::services;
 use super::problem::{Code, Problem, REQUEST_ID, Result};
 use super::scopes;
 use crate::config::{Config, Environment};
+use crate::telemetry::{UNTRACED, trace};
 
 /// In the depot, it opens the answer to the pages of every origin, without credentials: for files whose URL is the
 /// permission. The CORS hoop knows one rule for all routes.
@@ -56,23 +58,61 @@ impl Handler for Edge {
         depot.insert_typed(Arc::clone(&self.services));
 
         let request_id = request_id.to_str().unwrap_or_default().to_owned();
-        let span = tracing::info_span!("request", request_id = %request_id);
-        ctrl.call_next(req, depot, res).instrument(span).await;
+        let span = self.span(req, &request_id);
+        ctrl.call_next(req, depot, res).instrument(span.clone()).await;
 
         if depot.get_typed::<EveryOrigin>().is_ok() {
             let headers = res.headers_mut();
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             headers.remove(ACCESS_CONTROL_ALLOW_CREDENTIALS);
         }
+        if self.services.leaving.is_cancelled() && req.version() < Version::HTTP_2 {
+            // The next request of this client shall find another process.
+            res.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         explain_bare_error(res);
         secure(res.headers_mut(), self.services.config.environment);
-        self.account(req, depot, res, &request_id, started);
+        self.account(req, depot, res, &request_id, started, &span);
     }
 }
 
 impl Edge {
+    /// What the logs of a request carry, and its part of a trace. A proxy in front that is believed may have begun that.
+    fn span(&self, req: &Request, request_id: &str) -> Span {
+        let path = req.uri().path();
+        if ["/health", "/metrics", "/__"]
+            .iter()
+            .any(|probe| path.starts_with(probe))
+        {
+            return tracing::info_span!(target: UNTRACED, "request", request_id);
+        }
+        let span = tracing::info_span!(
+            "request",
+            request_id,
+            otel.name = Empty,
+            otel.kind = Empty,
+            http.route = Empty,
+            http.request.method = Empty,
+            http.response.status_code = Empty,
+            otel.status_code = Empty
+        );
+        if self.services.config.trust_proxy_headers {
+            let parent = req.headers().get("traceparent").and_then(|value| value.to_str().ok());
+            trace::follow(&span, parent);
+        }
+        span
+    }
+
     /// Response time, log line and metrics.
-    fn account(&self, req: &Request, depot: &Depot, res: &mut Response, request_id: &str, started: Instant) {
+    fn account(
+        &self,
+        req: &Request,
+        depot: &Depot,
+        res: &mut Response,
+        request_id: &str,
+        started: Instant,
+        span: &Span,
+    ) {
         let elapsed = started.elapsed();
         let ms = format!("{:.2}", elapsed.as_secs_f64() * 1000.0);
         if let Ok(value) = HeaderValue::from_str(&format!("{ms}ms")) {
@@ -85,6 +125,16 @@ impl Edge {
         };
         let method = known_method(req.method());
         self.services.metrics.request(method, route, status.as_u16(), elapsed);
+        if trace::is_active() {
+            span.record("otel.name", format!("{method} /{route}"));
+            span.record("otel.kind", "server");
+            span.record("http.request.method", method);
+            span.record("http.route", format!("/{route}"));
+            span.record("http.response.status_code", status.as_u16());
+            if status.is_server_error() {
+                span.record("otel.status_code", "error");
+            }
+        }
         let user_id = depot.get_typed::<Caller>().map(|c| c.user_id).ok();
         tracing::info!(
             target: "velro::access",
@@ -94,6 +144,7 @@ impl Edge {
             ms,
             request_id,
             user_id = user_id.map(tracing::field::display),
+            trace_id = trace::id_of(span).map(tracing::field::display),
             "request"
         );
     }

@@ -34,13 +34,14 @@ use crate::queue::Queue;
 use crate::queue::live::Live;
 use crate::shared::Link;
 use crate::store::Store;
-use crate::telemetry::Metrics;
+use crate::telemetry::{LogLevels, Metrics};
 use crate::upstream::{Upstream, WebhookVerifier};
 
 pub use caller::Caller;
 pub use limits::{Key, Left, Policy, RateLimiter, Spent};
 pub use rendered::Listings;
-pub use server::serve;
+pub use routes::{COMMIT, VERSION};
+pub use server::{serve, serve_metrics};
 
 /// What the handlers work with; one for the process, in the depot of every request.
 #[allow(missing_docs)]
@@ -56,6 +57,8 @@ pub struct Services {
     pub payments: Arc<Payments>,
     pub auth: Arc<Auth>,
     pub metrics: Arc<Metrics>,
+    /// How much this process logs.
+    pub levels: Arc<LogLevels>,
     /// What operators have stopped.
     pub pauses: Arc<Pauses>,
     /// Fetches what a provider delivered, when an operator says so.
@@ -64,7 +67,9 @@ pub struct Services {
     pub webhooks: Arc<WebhookVerifier>,
     /// Whether the file of the registry is the one in use.
     pub registry_health: Arc<RegistryHealth>,
-    /// Cancelled when the server drains: open streams end.
+    /// Cancelled when the process is told to stop: it is not ready any more, and keeps no connection open.
+    pub leaving: CancellationToken,
+    /// Cancelled when the server drains, at once or after [`Config::shutdown_delay`]: open streams end.
     pub shutdown: CancellationToken,
     pub limiter: Arc<RateLimiter>,
     /// Listings of models, rendered.
@@ -82,10 +87,21 @@ pub fn router() -> Router {
 
 /// What a process of the configured role serves, ready to be served or tested.
 pub fn service(services: Arc<Services>) -> Service {
+    let metrics_are_elsewhere = services.config.metrics_port.is_some();
     let router = match services.config.role.serves_api() {
         true => router(),
         false => Router::new().filter(hoops::HeadIsGet).push(routes::worker_router()),
     };
+    let service = match metrics_are_elsewhere {
+        true => Service::new(Router::new().push(routes::metrics_elsewhere()).push(router)),
+        false => Service::new(router),
+    };
+    hoops::wrap(service, services)
+}
+
+/// What is served on the port of the metrics, where they have one.
+pub fn metrics_service(services: Arc<Services>) -> Service {
+    let router = Router::new().filter(hoops::HeadIsGet).push(routes::metrics_router());
     hoops::wrap(Service::new(router), services)
 }
 

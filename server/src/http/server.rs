@@ -1,15 +1,27 @@
 //! Serves the REST surface on a listener until it is told to stop.
 
+use salvo::Service;
 use salvo::conn::tcp::TcpAcceptor;
 use salvo::prelude::Server;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
-use super::{Services, service};
+use super::{Services, metrics_service, service};
 
 /// Serves until `services.shutdown` is cancelled; then takes no new connections and returns when the requests in flight
 /// have ended or [`Config::drain_time`](crate::config::Config::drain_time) is over.
 pub async fn serve(listener: TcpListener, services: Arc<Services>) -> std::io::Result<()> {
+    let routes = service(Arc::clone(&services));
+    serve_routes(listener, services, routes).await
+}
+
+/// The same for probes and metrics alone, where they have a port of their own.
+pub async fn serve_metrics(listener: TcpListener, services: Arc<Services>) -> std::io::Result<()> {
+    let routes = metrics_service(Arc::clone(&services));
+    serve_routes(listener, services, routes).await
+}
+
+async fn serve_routes(listener: TcpListener, services: Arc<Services>, routes: Service) -> std::io::Result<()> {
     let server = Server::new(TcpAcceptor::try_from(listener)?);
     let handle = server.handle();
     let (stop, grace) = (services.shutdown.clone(), services.config.drain_time());
@@ -17,7 +29,7 @@ pub async fn serve(listener: TcpListener, services: Arc<Services>) -> std::io::R
         stop.cancelled().await;
         handle.stop_graceful(grace);
     });
-    let served = server.try_serve(service(services)).await;
+    let served = server.try_serve(routes).await;
     stopper.abort();
     served
 }

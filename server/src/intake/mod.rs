@@ -5,8 +5,9 @@
 //! lost with the process: the store is the truth, and the worker rebuilds the queue from it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
+use tracing::{Instrument, debug_span};
 
 use crate::catalog::{ClientCall, Model, ParamFault, Registry, Shelf, ValidCall};
 use crate::clock;
@@ -20,7 +21,7 @@ use crate::provider::{ProviderShelf, routes};
 use crate::queue::live::{Live, Seen, Watch};
 use crate::queue::{Job, Queue};
 use crate::store::{Cancelled, IdempotencyKey, NewGeneration, Store, StoreError, Submitted};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, trace};
 
 /// How long a cancel waits for the provider's word before it answers that the wish is noted.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
@@ -155,7 +156,10 @@ impl Intake {
     }
 
     async fn accept(&self, request: Request<'_>) -> Result<Accepted, Refusal> {
-        let (model, valid, obstacle) = self.prepare(request.model_id, &request.call)?;
+        let began = Instant::now();
+        let check = || self.prepare(request.model_id, &request.call);
+        let (model, valid, obstacle) = debug_span!("check").in_scope(check)?;
+        let checked = Instant::now();
         if self.pauses.queue() == Mode::Draining {
             return Err(Refusal::Draining("this server"));
         }
@@ -181,14 +185,20 @@ impl Intake {
             price_basis: valid.price_basis,
             idempotency: request.idempotency,
             api_key_id: request.api_key_id,
+            trace_context: trace::current(),
             now: clock::now(),
         };
         let estimated_seconds = model.typical_ms.div_ceil(1000);
-        let generation = match self.store.submit(new).await.map_err(Refusal::Store)? {
+        let hold = self.store.submit(new).instrument(debug_span!("hold"));
+        let generation = match hold.await.map_err(Refusal::Store)? {
             Submitted::New { generation, event, .. } => {
                 failpoint::at("intake::stored");
+                let held = Instant::now();
                 self.live.publish(&[event]);
-                self.enqueue(&generation).await;
+                self.enqueue(&generation).instrument(debug_span!("enqueue")).await;
+                self.metrics.submit_stage("check", checked - began);
+                self.metrics.submit_stage("hold", held - checked);
+                self.metrics.submit_stage("enqueue", held.elapsed());
                 generation
             }
             Submitted::Replayed(generation) => {
@@ -267,6 +277,7 @@ impl Intake {
 
     async fn cancelled(&self, generation: &Generation, events: &[Event]) {
         self.live.publish(events);
+        self.metrics.ended(generation);
         if self.queue.remove(&generation.provider, generation.id).await.is_err() {
             tracing::warn!(
                 generation_id = %generation.id,
@@ -278,6 +289,9 @@ impl Intake {
     /// Tells everybody what an operator decided about a generation, and whoever had its attempt in hand.
     pub async fn was_resolved(&self, generation: &Generation, events: &[Event], attempt: Option<AttemptId>) {
         self.live.publish(events);
+        if generation.status.is_terminal() {
+            self.metrics.ended(generation);
+        }
         match generation.status {
             Status::Queued => self.enqueue(generation).await,
             _ if self.queue.remove(&generation.provider, generation.id).await.is_err() => {

@@ -15,6 +15,7 @@ pub mod wrapped;
 pub use types::*;
 
 use async_trait::async_trait;
+use std::time::Duration;
 
 use crate::clock::Micros;
 use crate::generation::{Attempt, AttemptState, Event, Generation};
@@ -52,6 +53,18 @@ pub trait Store: Send + Sync + 'static {
     async fn now(&self) -> Result<Micros>;
     /// Finishes what is queued and closes. Later calls fail.
     async fn close(&self);
+    /// Counts for the operator; a generation submitted before `too_old` and not ended counts as open for too long.
+    async fn system_counts(&self, too_old: Micros) -> Result<SystemCounts>;
+    /// The pools of this process.
+    fn connections(&self) -> Vec<Connections>;
+    /// True for the one process that is to recompute the books now: nobody has begun to for `every`.
+    async fn claim_ledger_check(&self, every: Duration, now: Micros) -> Result<bool>;
+    /// Stores what a check found, for the metrics of every process.
+    async fn finish_ledger_check(&self, check: LedgerCheck) -> Result<()>;
+    /// The filter of the logs that an operator asked for last; it may be over.
+    async fn log_level(&self) -> Result<Option<LogLevel>>;
+    /// Sets it, with an audit entry.
+    async fn set_log_level(&self, set: SetLogLevel) -> Result<()>;
 
     // ---- people and sessions
 
@@ -207,8 +220,6 @@ pub trait Store: Send + Sync + 'static {
     async fn cancel(&self, owner: UserId, id: GenerationId, now: Micros) -> Result<Option<Cancelled>>;
     /// Events of the owner's generation after `after_seq`, oldest first.
     async fn events(&self, owner: UserId, id: GenerationId, after_seq: i64) -> Result<Vec<Event>>;
-    /// Counts for the operator.
-    async fn system_counts(&self) -> Result<SystemCounts>;
 
     // ---- attempts, as the worker sees them
 

@@ -42,7 +42,7 @@ impl Manner for Prompt {
     }
 }
 
-/// Writes the whole `impl`. `close` is not a call that could fail.
+/// Writes the whole `impl`. `close` and `connections` are no calls that could fail.
 macro_rules! store {
     ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
         #[async_trait]
@@ -53,6 +53,9 @@ macro_rules! store {
             async fn close(&self) {
                 self.inner.close().await
             }
+            fn connections(&self) -> Vec<Connections> {
+                self.inner.connections()
+            }
         }
     };
 }
@@ -60,6 +63,11 @@ macro_rules! store {
 store! {
     ping() -> ();
     now() -> Micros;
+    system_counts(too_old: Micros) -> SystemCounts;
+    claim_ledger_check(every: Duration, now: Micros) -> bool;
+    finish_ledger_check(check: LedgerCheck) -> ();
+    log_level() -> Option<LogLevel>;
+    set_log_level(set: SetLogLevel) -> ();
     create_user(user: NewUser) -> Created<User>;
     ensure_user(arrival: Arrival) -> User;
     user_by_email(email: &str) -> Option<User>;
@@ -110,7 +118,6 @@ store! {
     delete_generation(owner: UserId, id: GenerationId, now: Micros) -> Deleted;
     cancel(owner: UserId, id: GenerationId, now: Micros) -> Option<Cancelled>;
     events(owner: UserId, id: GenerationId, after_seq: i64) -> Vec<Event>;
-    system_counts() -> SystemCounts;
     queued(after: Option<GenerationId>, limit: u32) -> Vec<QueuedGeneration>;
     begin_attempt(begin: BeginAttempt) -> Option<(Work, Vec<Event>)>;
     work(attempt: AttemptId, worker: &str) -> Option<Work>;

@@ -1,31 +1,106 @@
-//! The subscriber of this process.
+//! The logs of this process: where they go, and how much of them, which can be changed while it runs.
 
 use anyhow::Context;
 use std::io::IsTerminal;
-use tracing_subscriber::EnvFilter;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
+use super::trace::Traces;
 use crate::config::Config;
 
 /// Levels for the dependencies when `LOG_LEVEL` is one word: their details help nobody but their authors.
-const QUIET: &str =
-    "hyper=warn,h2=warn,rustls=warn,reqwest=warn,sqlx=warn,salvo=warn,salvo_core=warn,salvo_extra=error";
+const QUIET: &str = "hyper=warn,h2=warn,rustls=warn,reqwest=warn,sqlx=warn,salvo=warn,salvo_core=warn,salvo_extra=error,opentelemetry=warn";
 
-/// Starts logging to standard error, as text or one JSON object a line. `LOG_LEVEL` is a level for Velro or a whole
-/// tracing filter. Fails when the filter cannot be read or logging has been started before.
-pub fn init(config: &Config) -> anyhow::Result<()> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter(&config.log_level)?)
-        .with_writer(std::io::stderr);
-    let started = match config.log_json {
-        true => builder
+/// Requests for probes and metrics have spans with this target: they are logged as all others, and are no traces.
+pub const UNTRACED: &str = "velro::probe";
+
+/// Starts logging to standard error, as text or one JSON object a line, and tracing where a collector is configured.
+/// `LOG_LEVEL` is a level for Velro or a whole tracing filter. Fails when the filter cannot be read or logging has been
+/// started before.
+pub fn init(config: &Config) -> anyhow::Result<(LogLevels, Option<Traces>)> {
+    let (filter, handle) = reload::Layer::new(filter(&config.log_level)?);
+    let lines = match config.log_json {
+        true => fmt::layer()
             .json()
             .flatten_event(true)
             .with_current_span(true)
             .with_span_list(false)
-            .try_init(),
-        false => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+            .with_writer(std::io::stderr)
+            .boxed(),
+        false => fmt::layer()
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .boxed(),
     };
-    started.map_err(|e| anyhow::anyhow!("logging could not be started: {e}"))
+    let (traces, tracer) = Traces::open(config)?.unzip();
+    let spans = tracer.map(|tracer| {
+        let ours = |meta: &tracing::Metadata<'_>| meta.target().starts_with("velro") && meta.target() != UNTRACED;
+        let wanted = FilterFn::new(move |meta| ours(meta) && meta.is_span()).with_max_level_hint(tracing::Level::DEBUG);
+        tracing_opentelemetry::layer()
+            .with_tracer(tracer)
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_tracked_inactivity(false)
+            .with_filter(wanted)
+    });
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(spans)
+        .try_init()
+        .map_err(|e| anyhow::anyhow!("logging could not be started: {e}"))?;
+    let levels = LogLevels {
+        handle: Some(handle),
+        configured: config.log_level.clone(),
+        present: Mutex::new(None),
+    };
+    Ok((levels, traces))
+}
+
+/// The filter of the logs, which an operator may change for a while.
+pub struct LogLevels {
+    /// `None` where nobody logs.
+    handle: Option<reload::Handle<EnvFilter, Registry>>,
+    configured: String,
+    /// What an operator asked for, while that holds.
+    present: Mutex<Option<String>>,
+}
+
+impl LogLevels {
+    /// Of a process that does not log; for tests.
+    pub fn silent() -> Self {
+        LogLevels {
+            handle: None,
+            configured: "off".into(),
+            present: Mutex::new(None),
+        }
+    }
+
+    /// What is configured.
+    pub fn configured(&self) -> &str {
+        &self.configured
+    }
+
+    /// Takes what an operator asked for; `None` for what is configured. True when that changed anything.
+    ///
+    /// # Errors
+    /// When the filter cannot be read: another version may know more. Then nothing changes.
+    pub fn set(&self, wanted: Option<&str>) -> anyhow::Result<bool> {
+        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        if present.as_deref() == wanted {
+            return Ok(false);
+        }
+        let new = filter(wanted.unwrap_or(&self.configured))?;
+        if let Some(handle) = &self.handle {
+            handle.reload(new)?;
+        }
+        *present = wanted.map(str::to_owned);
+        Ok(true)
+    }
 }
 
 fn filter(level: &str) -> anyhow::Result<EnvFilter> {
@@ -38,10 +113,37 @@ fn filter(level: &str) -> anyhow::Result<EnvFilter> {
         .with_context(|| format!("LOG_LEVEL={level}: neither error, warn, info, debug, trace nor a tracing filter"))
 }
 
+/// A level or filter that an operator may set at run time, as it is stored; `None` for anything else. Only Velro's own
+/// modules may become more talkative: what libraries say at `debug` may hold secrets.
+pub fn run_time_filter(text: &str) -> Option<String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let text = text.trim().to_ascii_lowercase();
+    if LEVELS.contains(&text.as_str()) {
+        return Some(text);
+    }
+    let mut has_level = false;
+    for directive in text.split(',') {
+        match directive.split_once('=') {
+            Some((target, level)) => {
+                let ours = target == "velro" || target.starts_with("velro::");
+                let plain = target.chars().all(|c| c.is_ascii_alphanumeric() || "_:".contains(c));
+                if !ours || !plain || !LEVELS.contains(&level) {
+                    return None;
+                }
+            }
+            None if LEVELS[..4].contains(&directive) && !has_level => has_level = true,
+            None => return None,
+        }
+    }
+    // Without a level for all others they would be silent.
+    let all = if has_level { text } else { format!("warn,{text}") };
+    (all.len() <= 500).then_some(all)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
-    use super::filter;
+    use super::*;
 
     #[test]
     fn words_and_filters_are_understood() {
@@ -49,5 +151,48 @@ mod tests {
             filter(level).unwrap();
         }
         assert!(filter("velro=loud").is_err());
+    }
+
+    #[test]
+    fn an_operator_makes_our_own_modules_talk_and_no_others() {
+        for (given, stored) in [
+            ("debug", "debug"),
+            (" INFO ", "info"),
+            ("info,velro::worker=debug", "info,velro::worker=debug"),
+            (
+                "velro::worker=trace,velro::http=off",
+                "warn,velro::worker=trace,velro::http=off",
+            ),
+        ] {
+            assert_eq!(run_time_filter(given).as_deref(), Some(stored), "{given}");
+            filter(stored).unwrap();
+        }
+        for refused in [
+            "",
+            "loud",
+            "hyper=trace",
+            "info,sqlx=debug",
+            "trace,velro=debug",
+            "velroo=debug",
+            "velro[{user=ann}]=debug",
+            "info,warn",
+            "velro=loud",
+        ] {
+            assert_eq!(run_time_filter(refused), None, "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_an_operator_asked_for_holds_until_it_is_taken_back() {
+        let levels = LogLevels::silent();
+        assert!(levels.set(Some("debug")).unwrap());
+        assert!(!levels.set(Some("debug")).unwrap(), "no news");
+        assert!(levels.set(Some("velro=loud")).is_err());
+        assert!(
+            !levels.set(Some("debug")).unwrap(),
+            "a filter that cannot be read changes nothing"
+        );
+        assert!(levels.set(None).unwrap());
+        assert_eq!(levels.configured(), "off");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
+use tracing::field::Empty;
+use tracing::{Instrument, debug_span};
 use velro_plugin::{
     Action, ErrorKind, Event, Fault, FaultCode, Header, HttpRequest, Job, Params, Progress, Response, Step, Transport,
 };
@@ -75,7 +77,24 @@ impl Drive {
     }
 
     pub(super) async fn perform(&self, request: &HttpRequest) -> Happened {
-        match self.tools.upstream.perform(&self.provider, request).await {
+        let span = debug_span!(
+            "upstream",
+            otel.kind = "client",
+            provider = self.provider.name,
+            http.request.method = format!("{:?}", request.method).to_uppercase(),
+            paid = request.effect.is_submit(),
+            http.response.status_code = Empty,
+        );
+        let performed = self
+            .tools
+            .upstream
+            .perform(&self.provider, request)
+            .instrument(span.clone())
+            .await;
+        if let Ok(answer) = &performed {
+            span.record("http.response.status_code", answer.status);
+        }
+        match performed {
             Ok(answer) => Happened::Answer(answer),
             Err(transport) => Happened::Failed(transport),
         }

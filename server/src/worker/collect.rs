@@ -4,6 +4,7 @@
 //! once. A file that cannot be had is not charged for; if none can, the customer pays nothing.
 
 use std::time::Duration;
+use tracing::{Instrument, debug_span};
 use velro_plugin::{Outcome, Step};
 
 use super::Next;
@@ -27,7 +28,7 @@ struct Round {
 impl Drive {
     /// Copies the stored outcome and settles, or comes back later.
     pub(super) async fn collect(mut self, outcome: Outcome, tries: u32) -> Next {
-        let round = self.copy(&outcome, None).await;
+        let round = self.copy(&outcome, None).instrument(debug_span!("collect")).await;
         if let Some((reason, true)) = &round.missing
             && tries < MOST_TRIES
         {
@@ -50,7 +51,7 @@ impl Drive {
 
     /// Copies outputs whose bytes are in the answer at hand, and settles.
     pub(super) async fn collect_from(&mut self, outcome: Outcome, answer: Option<&[u8]>) -> Next {
-        let round = self.copy(&outcome, answer).await;
+        let round = self.copy(&outcome, answer).instrument(debug_span!("collect")).await;
         self.deliver(outcome, round).await
     }
 
@@ -102,6 +103,9 @@ impl Drive {
                 )
                 .await;
         }
+        let (attempt, now) = (&self.work.attempt, clock::now());
+        let elapsed = now.after(self.tools.notes.verdict_at(attempt.id, now));
+        self.tools.metrics.stage(&attempt.provider, "outputs", elapsed);
         let generation = &self.work.generation;
         let worth = generation
             .price_basis

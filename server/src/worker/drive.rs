@@ -15,6 +15,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::{Instrument, debug_span};
 use velro_plugin::{Action, Fault, FaultCode, HttpRequest, Source, Step};
 
 use super::failed::Report;
@@ -28,6 +29,7 @@ use crate::generation::{AttemptState, Pending, PublicError, StoredRequest};
 use crate::id::AttemptId;
 use crate::provider::LoadedProvider;
 use crate::store::{ProgressNote, SaveStep, Saved, Verdict, Work};
+use crate::telemetry::trace;
 
 /// Limits of a provider's wait.
 pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(100);
@@ -84,6 +86,7 @@ pub(super) async fn begin(tools: Tools, settings: Arc<Settings>, work: Work) -> 
     };
     tools.notes.pin(work.attempt.id, &provider);
     let span = tracing::info_span!("attempt", generation_id = %work.generation.id, attempt_id = %work.attempt.id);
+    trace::follow(&span, work.generation.trace_context.as_deref());
     let drive = Drive {
         tools,
         settings,
@@ -93,7 +96,7 @@ pub(super) async fn begin(tools: Tools, settings: Arc<Settings>, work: Work) -> 
         asks_to_stop: false,
         input: None,
     };
-    tracing::Instrument::instrument(drive.run(), span).await
+    drive.run().instrument(span).await
 }
 
 impl Drive {
@@ -233,6 +236,7 @@ impl Drive {
                 }
                 Action::Done(outcome) => {
                     failpoint::at("worker::fetched");
+                    self.heard_the_verdict();
                     if outcome
                         .outputs
                         .iter()
@@ -295,7 +299,20 @@ impl Drive {
 
     fn webhook(&mut self, body: Vec<u8>) -> Happened {
         self.took_inbox = true;
+        // It was made due when it came.
+        let attempt = &self.work.attempt;
+        let lag = clock::now().after(attempt.due_at);
+        self.tools.metrics.webhook_taken(&attempt.provider, lag);
         Happened::Webhook(body)
+    }
+
+    /// The provider is done; what follows is our own time.
+    fn heard_the_verdict(&self) {
+        let (attempt, now) = (&self.work.attempt, clock::now());
+        if self.tools.notes.verdict_at(attempt.id, now) == now {
+            let elapsed = now.after(attempt.created_at);
+            self.tools.metrics.stage(&attempt.provider, "provider", elapsed);
+        }
     }
 
     /// True when the provider should be asked to stop and was not asked yet. After a restart it is asked again, which
@@ -342,7 +359,8 @@ impl Drive {
             now: clock::now(),
         };
         let store = &self.tools.store;
-        match until_told(&self.work, || store.save_step(save.clone())).await {
+        let saving = until_told(&self.work, || store.save_step(save.clone()));
+        match saving.instrument(debug_span!("save", state = state.as_str())).await {
             Ok(Saved::Ok {
                 cancel_requested,
                 events,

@@ -146,6 +146,7 @@ impl Drive {
         let store = &self.tools.store;
         match until_told(&self.work, || store.next_attempt(next.clone())).await {
             Ok(Some(work)) => {
+                self.tools.metrics.attempt(&self.work.attempt.provider, "rejected");
                 tracing::info!(
                     reason,
                     ordinal = work.attempt.ordinal,
@@ -173,7 +174,10 @@ impl Drive {
             .save(step, AttemptState::Unknown, Pending::Nothing, clock::now(), None)
             .await
         {
-            Ok(_) => Next::Parked,
+            Ok(_) => {
+                self.tools.metrics.attempt(&self.work.attempt.provider, "unknown");
+                Next::Parked
+            }
             Err(next) => next,
         }
     }

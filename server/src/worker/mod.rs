@@ -35,7 +35,7 @@ use crate::provider::ProviderShelf;
 use crate::queue::live::{Live, Signal};
 use crate::queue::{Job, Queue};
 use crate::store::{BeginAttempt, QueuedGeneration, Store};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, trace};
 use crate::upstream::Upstream;
 use claims::Claims;
 pub use notes::Notes;
@@ -399,6 +399,19 @@ async fn begin_and_drive(
     match tools.store.begin_attempt(begin).await {
         Ok(Some((work, events))) => {
             tools.live.publish(&events);
+            // Behind another provider it has waited before.
+            if work.attempt.ordinal == 1 {
+                let waited = work.attempt.created_at.after(work.generation.created_at);
+                tools.metrics.stage(&work.attempt.provider, "queue", waited);
+            }
+            let (generation, attempt) = (&work.generation, &work.attempt);
+            trace::past(
+                "queue",
+                generation.trace_context.as_deref(),
+                generation.created_at,
+                attempt.created_at,
+                &[("provider", &attempt.provider)],
+            );
             drive::begin(tools, settings, work).await
         }
         // It was cancelled, or another worker was faster.

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::clock::Micros;
 use crate::id::AttemptId;
 use crate::provider::LoadedProvider;
 
@@ -17,6 +18,8 @@ struct Note {
     message: Option<String>,
     /// The provider it began with.
     provider: Option<Arc<LoadedProvider>>,
+    /// When its provider's last word was heard here.
+    verdict_at: Option<Micros>,
 }
 
 impl Notes {
@@ -60,6 +63,11 @@ impl Notes {
         if let Some(note) = self.lock().get_mut(&id) {
             note.provider = None;
         }
+    }
+
+    /// When the provider's last word was heard, if that is known here; `now` when it was not yet.
+    pub(super) fn verdict_at(&self, id: AttemptId, now: Micros) -> Micros {
+        *self.lock().entry(id).or_default().verdict_at.get_or_insert(now)
     }
 
     /// The attempt is over, or somebody else's.

@@ -4,6 +4,7 @@
 //! stored, so that nothing of unknown outcome is ever bought a second time.
 
 use super::drive::{Drive, public};
+use super::settle::ended_as;
 use super::told::until_told;
 use super::{LATER, Next, Settings, Tools};
 use crate::clock::{self, Micros};
@@ -132,6 +133,7 @@ pub(super) async fn reroute(tools: &Tools, settings: &Settings, work: &Work, par
             tools.live.publish(&events);
             let (from, to, why) = (&work.attempt.provider, &generation.provider, parting.why.as_str());
             tools.metrics.reroute(from, to, why);
+            tools.metrics.attempt(from, ended_as(parting.state));
             tracing::info!(from, to, why, reason = parting.reason, "goes to another provider");
             Next::Requeued(Job {
                 id: generation.id,
@@ -140,13 +142,10 @@ pub(super) async fn reroute(tools: &Tools, settings: &Settings, work: &Work, par
                 cost: generation.price.0.max(1) as u64,
             })
         }
-        Ok(Rerouted::Cancelled {
-            generation,
-            settlement,
-            events,
-        }) => {
+        Ok(Rerouted::Cancelled { generation, events, .. }) => {
             tools.live.publish(&events);
-            tools.metrics.settlement(generation.status.as_str(), settlement);
+            tools.metrics.attempt(&work.attempt.provider, "cancelled");
+            tools.metrics.ended(&generation);
             Next::Over
         }
         Ok(Rerouted::Lost) => Next::Over,

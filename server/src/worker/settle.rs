@@ -1,6 +1,9 @@
 //! The end of an attempt: settled, or left without a provider.
 
+use serde::Deserialize;
 use std::time::Duration;
+use tracing::{Instrument, debug_span};
+use velro_plugin::Quote;
 
 use super::reroute::{Parting, Why, reroute};
 use super::told::until_told;
@@ -23,15 +26,13 @@ pub(super) async fn settle(tools: &Tools, settings: &Settings, work: &Work, verd
         verdict,
         now: clock::now(),
     };
-    match until_told(work, || tools.store.settle(settle.clone())).await {
-        Ok(Settled::Won {
-            generation,
-            settlement,
-            events,
-        }) => {
+    let settling = until_told(work, || tools.store.settle(settle.clone()));
+    match settling.instrument(debug_span!("settle")).await {
+        Ok(Settled::Won { generation, events, .. }) => {
             failpoint::at("worker::settled");
             tools.live.publish(&events);
-            tools.metrics.settlement(generation.status.as_str(), settlement);
+            observe(tools, work, &settle.verdict);
+            tools.metrics.ended(&generation);
             Next::Over
         }
         Ok(Settled::Lost) => Next::Over,
@@ -39,6 +40,35 @@ pub(super) async fn settle(tools: &Tools, settings: &Settings, work: &Work, verd
             tracing::warn!(error = %error, "cannot settle yet");
             Next::Due(clock::now().plus(LATER))
         }
+    }
+}
+
+/// What the end of an attempt says about its provider.
+fn observe(tools: &Tools, work: &Work, verdict: &Verdict) {
+    let (metrics, attempt) = (&tools.metrics, &work.attempt);
+    let provider = attempt.provider.as_str();
+    let outcome = match verdict {
+        Verdict::Completed { billed, .. } => {
+            let bill = billed.as_ref().and_then(|bill| Quote::deserialize(bill).ok());
+            if let Some(bill) = bill {
+                metrics.billed(provider, &bill);
+            }
+            return metrics.attempt(provider, "completed");
+        }
+        Verdict::Failed { attempt_state, .. } => ended_as(*attempt_state),
+        Verdict::Cancelled => "cancelled",
+    };
+    metrics.attempt(provider, outcome);
+    if attempt.state != AttemptState::Prepared {
+        metrics.stage(provider, "provider", clock::now().after(attempt.created_at));
+    }
+}
+
+/// How a failed attempt is counted.
+pub(super) fn ended_as(state: AttemptState) -> &'static str {
+    match state {
+        AttemptState::Rejected => "rejected",
+        _ => "failed",
     }
 }
 
@@ -94,7 +124,10 @@ pub(super) async fn without_provider(tools: &Tools, settings: &Settings, work: &
         now,
     };
     match tools.store.save_step(park).await {
-        Ok(Saved::Ok { .. }) => Next::Parked,
+        Ok(Saved::Ok { .. }) => {
+            tools.metrics.attempt(&attempt.provider, "unknown");
+            Next::Parked
+        }
         Ok(Saved::Lost) => Next::Over,
         Err(error) => {
             tracing::warn!(error = %error, "cannot park the attempt");

@@ -186,6 +186,8 @@ impl Server {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOST", "127.0.0.1")
             .env("PORT", self.port.to_string())
+            // Outside development it would be one for all servers of this machine.
+            .env("METRICS_PORT", self.port.to_string())
             .envs(&self.options.env);
         if self.options.webhooks {
             command.env("PUBLIC_URL", &self.base_url);

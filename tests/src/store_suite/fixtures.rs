@@ -87,6 +87,7 @@ pub fn request(user: UserId, price: i64) -> NewGeneration {
         },
         idempotency: None,
         api_key_id: None,
+        trace_context: None,
         now: at(10),
     }
 }

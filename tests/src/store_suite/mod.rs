@@ -48,6 +48,8 @@ macro_rules! store_suite {
     ($stage:expr) => {
         $crate::store_suite! { @cases $stage;
             operations::it_has_a_clock,
+            operations::one_of_many_checks_the_books,
+            operations::a_log_level_is_set_for_a_while,
             people::a_person_is_created_once_with_start_credits,
             people::a_profile_changes_where_it_is_told_to,
             people::roles_are_given,

@@ -29,6 +29,7 @@ mod projects;
 mod redeem;
 mod registry;
 mod routes;
+mod running;
 mod streams;
 mod sync_routes;
 mod user;

@@ -8,7 +8,9 @@ mod fairness;
 mod handover;
 mod outages;
 mod paused;
+mod stops;
 mod storm;
+mod traces;
 mod upgrade;
 
 use tests::harness::{Client, Cluster, ClusterOptions, Role};

@@ -88,6 +88,8 @@ const BOUNDARY: &str = "libraries of others are loaded in one place, plugin/, wh
 const REDIS_IS_BOUNDED: &str =
     "Redis is reached through shared/, where every call is bounded and given up while it is away";
 
+const TRACES: &str = "what a collector is told goes through telemetry/trace.rs, which keeps secrets out";
+
 /// Who writes commands and scripts of Redis; connections are in `shared` alone.
 const SPEAKING_REDIS: &[&str] = &[
     "server/src/shared/",
@@ -132,7 +134,17 @@ const CONFINED: &[Confined] = &[
             "server/src/upstream/",
             "server/src/cli",
             "server/src/payments/stripe.rs",
+            // So is the collector of traces.
+            "server/src/telemetry/trace.rs",
         ],
+    ),
+    confined("opentelemetry", TRACES, &["server/src/telemetry/trace.rs"]),
+    confined("opentelemetry_sdk", TRACES, &["server/src/telemetry/trace.rs"]),
+    confined("tracing_opentelemetry", TRACES, &["server/src/telemetry/"]),
+    confined(
+        "prometheus",
+        "every metric is defined in one place",
+        &["server/src/telemetry/metrics/"],
     ),
     confined("libloading", BOUNDARY, &["server/src/plugin/"]),
     confined("object", BOUNDARY, &["server/src/plugin/"]),

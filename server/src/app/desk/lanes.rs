@@ -66,7 +66,7 @@ impl Desk<'_> {
 
     async fn show_queue(&self, json: bool) -> Result<()> {
         let pauses = self.store.pauses().await?;
-        let counts = self.store.system_counts().await?;
+        let counts = self.store.system_counts(clock::now()).await?;
         let queue = pauses.iter().find(|pause| pause.scope == Scope::Queue);
         let count = |status: &str| counts.by_status.get(status).copied().unwrap_or(0);
         if json {
@@ -100,7 +100,7 @@ impl Desk<'_> {
             .into_iter()
             .map(|pause| (pause.scope.to_string(), pause))
             .collect();
-        let asked = breakers::ask(&config.local_url()).await;
+        let asked = breakers::ask(&config.metrics_url()).await;
         let breaker = |name: &str| asked.as_ref().and_then(|found| found.get(name)).map(|b| b.as_str());
         let state = |name: &str| match (registry.is_enabled(name), shelf.get(name).map(|p| p.not_ready.clone())) {
             (false, _) => ("switched_off", None),

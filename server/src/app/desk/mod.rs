@@ -8,6 +8,7 @@ mod codes;
 mod credits;
 mod generations;
 mod lanes;
+mod logs;
 mod problems;
 mod table;
 mod users;
@@ -47,6 +48,7 @@ impl Desk<'_> {
             Command::Codes(command) => done(self.codes(command).await),
             Command::Audit(command) => done(self.audit(command).await),
             Command::Queue(command) => done(self.queue(command).await),
+            Command::Log(command) => done(self.log(command).await),
             Command::Providers(args) => done(self.providers(args).await),
             _ => return None,
         })
@@ -75,6 +77,12 @@ pub async fn verify_ledger(store: &dyn Store) -> Result<bool> {
     );
     for fault in &report.faults {
         println!("DRIFT  {fault}");
+    }
+    if report.charged_without_output > 0 {
+        println!(
+            "{} generations were charged without a file on record; `velro generations problems` has them",
+            report.charged_without_output
+        );
     }
     match report.faults.len() {
         0 => println!("ok     the books are in order"),

@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::Services;
 use super::caller::{Caller, address};
 use super::input::services;
 use super::problem::{Code, Problem, Result};
@@ -251,12 +252,13 @@ fn make_room(shard: &mut HashMap<(Policy, Key), u64>, now: u64) {
 }
 
 /// Counts a request and says in `RateLimit` headers what is left; a 429 problem when nothing is.
-pub(super) async fn count(limiter: &RateLimiter, policy: Policy, key: Key, res: &mut Response) -> Result<()> {
+pub(super) async fn count(services: &Services, policy: Policy, key: Key, res: &mut Response) -> Result<()> {
     let quota = policy.quota();
-    let (left, outcome) = match limiter.take(policy, key).await {
+    let (left, outcome) = match services.limiter.take(policy, key).await {
         Ok(None) => return Ok(()),
         Ok(Some(left)) => (left, Ok(())),
         Err(spent) => {
+            services.metrics.rate_limited(quota.name);
             let seconds = whole_seconds(spent.retry_after);
             let problem = Problem::new(
                 Code::RateLimited,
@@ -305,7 +307,7 @@ impl salvo::Handler for Limit {
                     Ok(caller) => Key::caller(caller),
                     Err(_) => Key::address(address(req, services.config.trust_proxy_headers)),
                 };
-                count(&services.limiter, self.0, key, res).await
+                count(services, self.0, key, res).await
             }
             Err(problem) => Err(problem),
         };

@@ -163,7 +163,7 @@ pub(super) async fn guess<T>(
     account: Key,
     attempt: impl Future<Output = std::result::Result<T, AuthError>>,
 ) -> Result<T> {
-    count(&services.limiter, Policy::LoginAccount, account, res).await?;
+    count(services, Policy::LoginAccount, account, res).await?;
     let outcome = attempt.await;
     // Nor is it a guess when nobody could look.
     if !matches!(outcome, Err(AuthError::InvalidCredentials)) {

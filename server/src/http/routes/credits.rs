@@ -254,8 +254,8 @@ async fn redeem(req: &mut Request, depot: &mut Depot, res: &mut Response) -> Res
     // Counted before the look-up, so that parallel guesses cannot slip past; what was no guess is given back.
     let (limiter, user) = (&services.limiter, Key::caller(caller));
     let place = Key::address(address(req, services.config.trust_proxy_headers));
-    count(limiter, Policy::Redeem, user, res).await?;
-    if let Err(problem) = count(limiter, Policy::RedeemAddress, place, res).await {
+    count(services, Policy::Redeem, user, res).await?;
+    if let Err(problem) = count(services, Policy::RedeemAddress, place, res).await {
         limiter.give_back(Policy::Redeem, user).await;
         return Err(problem);
     }

@@ -26,6 +26,8 @@ mod submissions;
 mod watching;
 mod webhooks;
 
+pub use system::{COMMIT, VERSION};
+
 use salvo::Router;
 
 /// All of them. Salvo tries siblings in order: public routes and hot ones before the protected and general ones.
@@ -69,6 +71,16 @@ pub(super) fn worker_router() -> Router {
     Router::new()
         .push(system::probes())
         .push(Router::with_path("{**rest}").goal(system::only_a_worker))
+}
+
+/// What is on the port of the metrics: probes and scrapes, whatever the role.
+pub(super) fn metrics_router() -> Router {
+    system::probes()
+}
+
+/// In front of the other routes where metrics have a port of their own: they are not shown to the world.
+pub(super) fn metrics_elsewhere() -> Router {
+    Router::with_path("metrics").goal(system::metrics_elsewhere)
 }
 
 /// The synchronous routes and the public listing beside them; mounted twice, because the frontend of old was told the

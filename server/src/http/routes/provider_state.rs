@@ -81,4 +81,7 @@ pub(super) fn refresh(services: &Services) {
         Some((name.as_str(), provider.health.standing(now).level()))
     });
     services.metrics.provider_breakers(levels);
+    services
+        .metrics
+        .providers(registry.providers.keys().map(String::as_str));
 }

@@ -22,9 +22,10 @@ use crate::pause::Scope;
 use crate::queue::Depth;
 use crate::telemetry::METRICS_CONTENT_TYPE;
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Set by whoever builds a release.
-const COMMIT: Option<&str> = option_env!("VELRO_COMMIT");
+/// Of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// What it was built from; set by whoever builds a release.
+pub const COMMIT: Option<&str> = option_env!("VELRO_COMMIT");
 
 /// How long a readiness check waits for the database.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
@@ -64,6 +65,12 @@ pub(super) async fn only_a_worker() -> Problem {
         "This process is a worker: it has /health, /health/ready, /metrics, /__health and /__version only. Send API \
          requests to a process with the role api or all",
     )
+}
+
+/// `/metrics` of a process whose metrics have a port of their own.
+#[handler]
+pub(super) async fn metrics_elsewhere() -> Problem {
+    Problem::new(Code::NotFound, "The metrics are on a port of their own: METRICS_PORT")
 }
 
 /// Seconds since the Unix epoch.
@@ -209,7 +216,7 @@ struct Ready {
 #[endpoint(tags("system"), status_codes(200, 500, 503))]
 async fn ready(depot: &mut Depot) -> Result<Json<Ready>> {
     let services = services(depot)?;
-    if services.shutdown.is_cancelled() {
+    if services.leaving.is_cancelled() {
         return Err(Problem::new(Code::Unavailable, "Not ready: draining, this process stops").retry_after(5));
     }
     let mut reasons = Vec::new();
@@ -402,6 +409,7 @@ async fn metrics(depot: &mut Depot, res: &mut Response) -> Result<()> {
     if let Some(link) = &services.link {
         services.metrics.redis(link);
     }
+    services.metrics.connections(&services.store.connections());
     provider_state::refresh(services);
     let text = services.metrics.render().map_err(Problem::internal)?;
     res.headers_mut()
@@ -470,7 +478,8 @@ struct QueueDepth {
 )]
 async fn system_metrics(depot: &mut Depot) -> Result<Json<SystemMetrics>> {
     let services = services(depot)?;
-    let counts = services.store.system_counts().await?;
+    let too_old = clock::now().minus(services.shelf.get().longest_deadline());
+    let counts = services.store.system_counts(too_old).await?;
     let depths = depths(services).await;
     let registry = services.shelf.get();
     let free = |(name, depth): (&String, &Depth)| {

@@ -33,7 +33,7 @@ use crate::queue::live::Live;
 use crate::queue::memory::MemoryQueue;
 use crate::store::Store;
 use crate::store::sql::{OpenOptions, SqlStore};
-use crate::telemetry::Metrics;
+use crate::telemetry::{LogLevels, Metrics};
 use crate::upstream::{Upstream, WebhookVerifier};
 
 const PASSWORD: &str = "correct horse";
@@ -148,6 +148,8 @@ pub(super) async fn house_over(
         upstream: Arc::new(upstream),
         pauses,
         registry_health: Arc::new(RegistryHealth::new(&shelf.get())),
+        levels: Arc::new(LogLevels::silent()),
+        leaving: CancellationToken::new(),
         shutdown: CancellationToken::new(),
         config,
         store,

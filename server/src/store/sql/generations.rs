@@ -11,7 +11,7 @@ use super::writer::Write;
 use crate::clock::Micros;
 use crate::generation::{Generation, Status};
 use crate::id::{GenerationId, ProjectId, UserId};
-use crate::store::{Deleted, GenerationFilter, GenerationStats, Page, QueuedGeneration, SystemCounts};
+use crate::store::{Deleted, GenerationFilter, GenerationStats, Page, QueuedGeneration};
 
 /// Locks the rows, in the order of their ids: whatever changes a generation, its attempts or its money does this first, and
 /// accounts last, so that nobody waits in a circle. SQLite has one writer and needs no locks.
@@ -203,33 +203,4 @@ pub(super) async fn queued(
             })
         })
         .collect()
-}
-
-/// Counts for the operator. Runs in a transaction.
-pub(super) async fn system_counts(conn: &mut Conn<'_>) -> Result<SystemCounts> {
-    let mut counts = SystemCounts::default();
-    let sql = sql!("SELECT status, count(*) AS n FROM generations GROUP BY status");
-    for row in conn.all(sql, args![]).await? {
-        counts.by_status.insert(row.get("status")?, row.number("n")?);
-    }
-    // PostgreSQL has no index over `held`: it would have to be changed with every submit.
-    let sql = sql!(
-        sqlite: "SELECT (SELECT count(*) FROM attempts WHERE state = 'unknown') AS unknown, \
-            (SELECT coalesce(sum(held), 0) FROM accounts WHERE held > 0) AS held, \
-            (SELECT created_at FROM generations WHERE status = 'queued' ORDER BY id LIMIT 1) AS oldest, \
-            (SELECT coalesce(sum(debt), 0) FROM accounts WHERE debt > 0) AS debt, \
-            (SELECT count(*) FROM orders WHERE trouble IS NOT NULL) AS trouble",
-        postgres: "SELECT (SELECT count(*) FROM attempts WHERE state = 'unknown') AS unknown, \
-            (SELECT coalesce(sum(price), 0)::bigint FROM generations WHERE status IN ('queued', 'processing')) AS held, \
-            (SELECT created_at FROM generations WHERE status = 'queued' ORDER BY id LIMIT 1) AS oldest, \
-            (SELECT coalesce(sum(debt), 0)::bigint FROM accounts WHERE debt > 0) AS debt, \
-            (SELECT count(*) FROM orders WHERE trouble IS NOT NULL) AS trouble",
-    );
-    let row = conn.one(sql, args![]).await?;
-    counts.unknown_attempts = row.number("unknown")?;
-    counts.held = row.credits("held")?;
-    counts.debt = row.credits("debt")?;
-    counts.orders_in_trouble = row.number("trouble")?;
-    counts.oldest_queued_at = row.optional_micros("oldest")?;
-    Ok(counts)
 }

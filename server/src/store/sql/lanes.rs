@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::postgres::CONNECTIONS;
 use super::session::Source;
 use super::writer::{self, BulkWrite, Write, Writer};
-use crate::store::{BeginAttempt, NewGeneration, Result, SaveStep, Saved, Settle, Settled, Submitted};
+use crate::store::{BeginAttempt, Connections, NewGeneration, Result, SaveStep, Saved, Settle, Settled, Submitted};
 
 /// See the [module](self).
 pub(super) enum Lanes {
@@ -93,6 +93,19 @@ impl Lanes {
             Lanes::ByKind(by) => &by.settles,
         };
         writer.settle(settle).await
+    }
+
+    /// The pool that the writers share; SQLite's one writer has a connection of its own.
+    pub(super) fn connections(&self) -> Option<Connections> {
+        match self {
+            Lanes::ByKind(by) => match &by.source {
+                Source::Postgres { pool, .. } => {
+                    Some(Connections::of("write", pool.num_idle(), pool.size(), CONNECTIONS))
+                }
+                Source::Sqlite(_) => None,
+            },
+            Lanes::One(_) => None,
+        }
     }
 
     /// Finishes what waits.

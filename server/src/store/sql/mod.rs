@@ -27,6 +27,7 @@ mod keys;
 mod lanes;
 mod leases;
 mod neighbours;
+mod operations;
 mod orders;
 mod pauses;
 mod payments;
@@ -50,6 +51,7 @@ pub use self::copy::{Copied, CopiedTable, CopyStage, copy};
 pub use self::sqlite::embedded_file;
 
 use async_trait::async_trait;
+use std::time::Duration;
 
 use self::conn::{Dialect, args, sql};
 use self::error::Fault;
@@ -410,8 +412,32 @@ impl Store for SqlStore {
         Ok(events::list(&mut self.reader().await?.conn(), owner, id, after_seq).await?)
     }
 
-    async fn system_counts(&self) -> Result<SystemCounts> {
-        Ok(generations::system_counts(&mut self.moment().await?.conn()).await?)
+    async fn system_counts(&self, too_old: Micros) -> Result<SystemCounts> {
+        Ok(operations::system_counts(&mut self.moment().await?.conn(), too_old).await?)
+    }
+
+    fn connections(&self) -> Vec<Connections> {
+        [Some(self.readers.connections()), self.lanes.connections()]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    async fn claim_ledger_check(&self, every: Duration, now: Micros) -> Result<bool> {
+        let not_since = now.minus(every);
+        self.lanes.run(operations::ClaimLedgerCheck { not_since, now }).await
+    }
+
+    async fn finish_ledger_check(&self, check: LedgerCheck) -> Result<()> {
+        self.lanes.run(check).await
+    }
+
+    async fn log_level(&self) -> Result<Option<LogLevel>> {
+        Ok(operations::log_level(&mut self.reader().await?.conn()).await?)
+    }
+
+    async fn set_log_level(&self, set: SetLogLevel) -> Result<()> {
+        self.lanes.run(set).await
     }
 
     async fn queued(&self, after: Option<GenerationId>, limit: u32) -> Result<Vec<QueuedGeneration>> {

@@ -6,6 +6,7 @@ use sqlx::sqlite::SqlitePool;
 use sqlx::{Postgres, Sqlite, Transaction};
 
 use super::conn::Conn;
+use crate::store::Connections;
 
 /// Connections that only read; cheap to clone.
 #[derive(Clone)]
@@ -40,6 +41,14 @@ impl Reading {
 }
 
 impl Readers {
+    pub(super) fn connections(&self) -> Connections {
+        let of = |idle, open, limit| Connections::of("read", idle, open, limit);
+        match self {
+            Readers::Sqlite(pool) => of(pool.num_idle(), pool.size(), pool.options().get_max_connections()),
+            Readers::Postgres { pool, .. } => of(pool.num_idle(), pool.size(), pool.options().get_max_connections()),
+        }
+    }
+
     pub(super) async fn begin(&self) -> sqlx::Result<Reading> {
         Ok(match self {
             Readers::Sqlite(pool) => Reading::SqliteMoment(pool.begin().await?),

@@ -68,7 +68,7 @@ macro_rules! columns {
             "prompt", "negative_prompt", "reference_image_url", "parameters", "dropped_parameters", "provider_model",
             "provider_input", "fallbacks", "price", "price_basis", "status", "cancel_requested", "error_code", "error_message",
             "captured", "outputs", "progress_permille", "is_favorite", "created_at", "updated_at", "started_at",
-            "completed_at", "api_key_id")
+            "completed_at", "api_key_id", "trace_context")
     };
     (attempts $prefix:literal) => {
         $crate::store::sql::rows::prefixed!($prefix: "id", "generation_id", "ordinal", "provider", "state", "remote_id",
@@ -211,6 +211,7 @@ pub(super) fn generation(row: &Row) -> Result<Generation> {
         started_at: row.optional_micros("started_at")?,
         completed_at: row.optional_micros("completed_at")?,
         api_key_id: row.optional_id("api_key_id")?,
+        trace_context: row.get("trace_context")?,
     })
 }
 

@@ -82,6 +82,7 @@ struct GenerationRow<'a> {
     price: Credits,
     price_basis: String,
     api_key_id: Option<ApiKeyId>,
+    trace_context: Option<&'a str>,
     at: Micros,
 }
 
@@ -345,20 +346,21 @@ fn decide_one(
 const INSERT_GENERATIONS: Sql = sql!(
     sqlite: "INSERT INTO generations (id, user_id, project_id, model_id, provider, media_type, prompt, negative_prompt, \
         reference_image_url, parameters, dropped_parameters, provider_model, provider_input, fallbacks, price, \
-        price_basis, status, api_key_id, created_at, updated_at) \
+        price_basis, status, api_key_id, trace_context, created_at, updated_at) \
         SELECT value->>'id', value->>'user_id', value->>'project_id', value->>'model_id', value->>'provider', \
         value->>'media_type', value->>'prompt', value->>'negative_prompt', value->>'reference_image_url', \
         value->>'parameters', value->>'dropped_parameters', value->>'provider_model', value->>'provider_input', \
-        value->>'fallbacks', value->>'price', value->>'price_basis', 'queued', value->>'api_key_id', value->>'at', value->>'at' FROM json_each($1)",
+        value->>'fallbacks', value->>'price', value->>'price_basis', 'queued', value->>'api_key_id', \
+        value->>'trace_context', value->>'at', value->>'at' FROM json_each($1)",
     postgres: "INSERT INTO generations (id, user_id, project_id, model_id, provider, media_type, prompt, negative_prompt, \
         reference_image_url, parameters, dropped_parameters, provider_model, provider_input, fallbacks, price, \
-        price_basis, status, api_key_id, created_at, updated_at) \
+        price_basis, status, api_key_id, trace_context, created_at, updated_at) \
         SELECT id, user_id, project_id, model_id, provider, media_type, prompt, negative_prompt, reference_image_url, \
         parameters::jsonb, dropped_parameters::jsonb, provider_model, provider_input, fallbacks::jsonb, price, \
-        price_basis::jsonb, 'queued', api_key_id, velro_time(at), velro_time(at) FROM json_to_recordset($1::json) AS j (id uuid, user_id uuid, \
+        price_basis::jsonb, 'queued', api_key_id, trace_context, velro_time(at), velro_time(at) FROM json_to_recordset($1::json) AS j (id uuid, user_id uuid, \
         project_id uuid, model_id text, provider text, media_type text, prompt text, negative_prompt text, \
         reference_image_url text, parameters text, dropped_parameters text, provider_model text, provider_input text, \
-        fallbacks text, price bigint, price_basis text, api_key_id uuid, at bigint)",
+        fallbacks text, price bigint, price_basis text, api_key_id uuid, trace_context text, at bigint)",
 );
 
 const INSERT_KEYS: Sql = sql!(
@@ -393,6 +395,7 @@ fn bulks_of(new: &[&NewGeneration]) -> Result<Vec<Bulk>> {
                 price: r.price,
                 price_basis: to_json(&r.price_basis)?,
                 api_key_id: r.api_key_id,
+                trace_context: r.trace_context.as_deref(),
                 at: r.now,
             })
         })
@@ -446,5 +449,6 @@ fn as_stored(r: &NewGeneration) -> Generation {
         started_at: None,
         completed_at: None,
         api_key_id: r.api_key_id,
+        trace_context: r.trace_context.clone(),
     }
 }

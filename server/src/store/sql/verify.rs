@@ -5,6 +5,7 @@
 
 use super::conn::{Conn, Sql, args, sql};
 use super::error::Result;
+use super::operations;
 use crate::ledger::Platform;
 use crate::store::LedgerReport;
 
@@ -228,6 +229,7 @@ pub(super) async fn ledger(conn: &mut Conn<'_>) -> Result<LedgerReport> {
         transfers: totals.number("transfers")?,
         open_holds: totals.number("open_holds")?,
         held: totals.credits("held")?,
+        charged_without_output: operations::charged_without_output(conn).await?,
         faults: Vec::new(),
     };
     for platform in Platform::ALL {

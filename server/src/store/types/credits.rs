@@ -89,6 +89,8 @@ pub struct LedgerReport {
     pub open_holds: u64,
     /// Credits in unsettled holds.
     pub held: Credits,
+    /// Charged generations without a file on record that were not refunded: no fault of the books, and a wrong to somebody.
+    pub charged_without_output: u64,
     /// One sentence for every broken invariant; empty when the books are in order.
     pub faults: Vec<String>,
 }

@@ -49,6 +49,8 @@ pub struct NewGeneration {
     pub idempotency: Option<IdempotencyKey>,
     /// The key it was asked with; its cap counts the price.
     pub api_key_id: Option<ApiKeyId>,
+    /// The W3C `traceparent` of the request.
+    pub trace_context: Option<String>,
     pub now: Micros,
 }
 
@@ -149,21 +151,4 @@ pub enum Cancelled {
     },
     /// It was terminal before.
     Already(Box<Generation>),
-}
-
-/// Counts for the operator.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct SystemCounts {
-    /// Generations by status.
-    pub by_status: BTreeMap<String, u64>,
-    /// Attempts whose outcome is not known.
-    pub unknown_attempts: u64,
-    /// Credits in unsettled holds.
-    pub held: Credits,
-    /// Credits that reversed purchases have left accounts short of.
-    pub debt: Credits,
-    /// Orders that need an operator.
-    pub orders_in_trouble: u64,
-    /// When the oldest queued generation was submitted.
-    pub oldest_queued_at: Option<Micros>,
 }

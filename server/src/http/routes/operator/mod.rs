@@ -8,6 +8,7 @@ mod codes;
 mod credits;
 mod generations;
 mod lanes;
+mod logs;
 mod orders;
 mod problems;
 mod users;
@@ -36,6 +37,7 @@ pub fn router() -> Router {
         .push(Router::with_path("audit").push(audit::router()))
         .push(Router::with_path("providers").push(lanes::providers_router()))
         .push(Router::with_path("pauses").push(lanes::router()))
+        .push(Router::with_path("log-level").push(logs::router()))
 }
 
 /// Why.

@@ -1,0 +1,198 @@
+//! What those who run a server rely on: metrics where nobody else looks, a stop that loses no request, a log that can be made
+//! to talk, books that are checked, and a smoke test.
+
+use serde_json::json;
+use sqlx::{Connection as _, SqliteConnection};
+use std::time::Duration;
+use tests::harness::{Client, Options, Server, eventually};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for a line of the metrics.
+async fn metric(server: &Server, line: &str) {
+    let nobody = server.anonymous();
+    eventually(line, PATIENCE, || async {
+        let text = nobody.get("/metrics").await.expect(200).text();
+        text.lines().any(|l| l == line).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_have_a_port_of_their_own_and_are_not_on_the_api_s() {
+    let server = Server::with(Options::new().env("METRICS_PORT", "0")).await;
+    let line = server.wait_for_log(0, "  metrics ", PATIENCE).await;
+    let url = line.split_whitespace().last().unwrap();
+    let apart = Client::anonymous(url.strip_suffix("/metrics").unwrap());
+    let text = apart.get("/metrics").await.expect(200).text();
+    assert!(text.contains(r#"velro_build_info{commit="#), "{text}");
+    assert!(text.contains("process_resident_memory_bytes "), "{text}");
+    apart.get("/health/ready").await.ok();
+    apart.get("/api/v1/models").await.problem(404, "not_found");
+
+    let nobody = server.anonymous();
+    let told = nobody.get("/metrics").await.problem(404, "not_found");
+    assert!(told["detail"].as_str().unwrap().contains("METRICS_PORT"), "{told}");
+    // What the command line asks the server for is found there too.
+    let listed = server.velro(&["providers", "--json"]).ok();
+    assert!(listed.contains("\"closed\""), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_takes_connections_until_load_balancers_have_heard_of_it() {
+    let mut server = Server::with(Options::new().env("VELRO_SHUTDOWN_DELAY_SECONDS", "3")).await;
+    let ada = server.register("ada").await;
+    let base_url = server.base_url.clone();
+    let calm = ada.get("/api/v1/credits/balance").await.expect(200);
+    assert_eq!(calm.header("connection"), "");
+    let nobody = server.anonymous();
+    let stopping = tokio::task::spawn_blocking(move || {
+        server.terminate();
+        server
+    });
+    eventually("not ready any more", PATIENCE, || async {
+        let answer = nobody.get("/health/ready").await;
+        (answer.status == 503).then_some(())
+    })
+    .await;
+    // A client that has not heard of it is served, and told to come back by another way.
+    let fresh = Client::anonymous(&base_url).with_token(ada.token());
+    let answer = fresh.get("/api/v1/credits/balance").await.expect(200);
+    assert_eq!(answer.header("connection"), "close");
+    fresh.submit_quick("late").await;
+    let mut server = stopping.await.unwrap();
+    // What came late was not begun here, and is done by whoever comes next.
+    server.restart().await;
+    let again = Client::anonymous(&server.base_url).with_token(ada.token());
+    let done = again.generations().await;
+    let id = done[0]["id"].as_str().unwrap();
+    again.wait_for(id, "completed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_talks_and_falls_silent_while_the_server_runs() {
+    let server = Server::start().await;
+    let boss = server.operator().await;
+    let ask = |id: &'static str| {
+        let request = boss
+            .request(reqwest::Method::GET, "/api/v1/auth/me")
+            .header("x-request-id", id);
+        boss.send(request)
+    };
+    let told = server
+        .velro(&["log", "level", "error", "--minutes", "5", "--reason", "too much"])
+        .ok();
+    assert!(told.starts_with("error until "), "{told}");
+    server.wait_for_log(0, "log level changed", PATIENCE).await;
+    ask("silent-1").await.ok();
+    let now = boss.get("/api/v1/operator/log-level").await.ok();
+    assert_eq!((&now["configured"], &now["filter"]), (&json!("info"), &json!("error")));
+
+    // Libraries keep their secrets, and nonsense changes nothing.
+    for (filter, minutes, field) in [
+        ("hyper=trace", 5, "body.filter"),
+        ("info,sqlx=debug", 5, "body.filter"),
+        ("loud", 5, "body.filter"),
+        ("debug", 1441, "body.minutes"),
+    ] {
+        let body = json!({"filter": filter, "minutes": minutes, "reason": "a test"});
+        boss.put("/api/v1/operator/log-level", &body).await.invalid(field);
+    }
+    server
+        .velro(&["log", "level", "reqwest=trace", "--reason", "a test"])
+        .fails();
+
+    let body = json!({"filter": "info,velro::worker=debug", "minutes": 5, "reason": "a test"});
+    let set = boss.put("/api/v1/operator/log-level", &body).await.ok();
+    assert_eq!(set["filter"], "info,velro::worker=debug");
+    ask("loud-1").await.ok();
+    server.wait_for_log(0, "loud-1", PATIENCE).await;
+    server.velro(&["log", "reset", "--reason", "seen"]).ok();
+    server
+        .wait_for_log(0, "the configured log level is back", PATIENCE)
+        .await;
+    assert!(!server.log_text().contains("silent-1"));
+    let audit = boss.get("/api/v1/operator/audit?action=log.level").await.ok();
+    assert_eq!(audit["items"].as_array().unwrap().len(), 3, "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_books_are_checked_by_themselves_and_the_metrics_say_what_was_found() {
+    let mut server = Server::start().await;
+    let ada = server.register("ada").await;
+    let id = ada.submit_quick("fine").await;
+    ada.wait_for(&id, "completed").await;
+    metric(&server, "velro_ledger_faults 0").await;
+    metric(&server, "velro_ledger_check_interval_seconds 3600").await;
+    metric(&server, r#"velro_captured_credits_total{provider="sandbox"} 5"#).await;
+    metric(
+        &server,
+        r#"velro_attempts_total{outcome="completed",provider="sandbox"} 1"#,
+    )
+    .await;
+    metric(
+        &server,
+        r#"velro_generation_stage_duration_seconds_count{provider="sandbox",stage="outputs"} 1"#,
+    )
+    .await;
+
+    // Somebody writes into the database by hand, and the next check is due.
+    let damage = |credits: i64| {
+        format!(
+            "UPDATE accounts SET balance = balance + {credits} WHERE user_id IS NOT NULL; DELETE FROM ledger_checks"
+        )
+    };
+    server.terminate();
+    let url = format!("sqlite:{}", server.path().join("data/velro.db").display());
+    let execute = async |sql: String| {
+        let mut conn = SqliteConnection::connect(&url).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .execute(&mut conn)
+            .await
+            .unwrap();
+        conn.close().await.unwrap();
+    };
+    execute(damage(7)).await;
+    server.restart().await;
+    // The balance is not the sum of the transfers, all together are not nothing, and the statement says something else.
+    metric(&server, "velro_ledger_faults 3").await;
+    server.wait_for_log(0, "the books are not in order", PATIENCE).await;
+    server.terminate();
+    execute(damage(-7)).await;
+    server.restart().await;
+    metric(&server, "velro_ledger_faults 0").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_smoke_test_draws_a_picture_and_leaves_nothing_behind() {
+    let server = Server::start().await;
+    let told = server.velro(&["smoke", "--url", &server.base_url]).ok();
+    for line in [
+        "is ready",
+        "twice with one key",
+        "of image/png",
+        "charged 5 credits, once",
+        "deleted smoke-",
+    ] {
+        assert!(told.contains(line), "{line} is missing from\n{told}");
+    }
+    let told = server
+        .velro(&["smoke", "--url", &server.base_url, "--model", "no/such"])
+        .fails();
+    assert!(
+        told.contains("not submitted") && told.contains("deleted smoke-"),
+        "{told}"
+    );
+    let nowhere = server.velro(&["smoke", "--url", "http://127.0.0.1:1"]).fails();
+    assert!(nowhere.contains("not ready"), "{nowhere}");
+    // With a token of somebody who is there.
+    let ada = server.register("ada").await;
+    let told = server
+        .velro(&["smoke", "--url", &server.base_url, "--token", ada.token()])
+        .ok();
+    assert!(
+        told.contains("charged 5 credits") && !told.contains("registered"),
+        "{told}"
+    );
+    assert_eq!(ada.balance().await, 995);
+}
