@@ -147,8 +147,9 @@ ROWS = [
         lines("Requests without an answer", "Which share of our requests ends in a 5xx, a time-out or a broken line?",
               "percentunit",
               ("{{provider}}",
-               f'sum by (provider) (rate(velro_provider_requests_total{{{PI}, '
-               f'result=~"5xx|not_sent|timeout|reset|too_large"}}[$__rate_interval])) / '
+               f'(sum by (provider) (rate(velro_provider_requests_total{{{PI}, '
+               f'result=~"5xx|not_sent|timeout|reset|too_large"}}[$__rate_interval])) or on (provider) '
+               f'0 * {rate("velro_provider_requests_total", PI, "provider")}) / '
                + rate("velro_provider_requests_total", PI, "provider"))),
         lines("Time of a request", "How quickly do they answer? 95 of 100 are quicker.", "s",
               ("{{provider}}", quantile(0.95, "velro_provider_request_duration_seconds", PI, "provider"))),
