@@ -8,7 +8,7 @@ ALL      := --workspace --all-targets $(FEATURES)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run deps build lint unit doc services storm bench bench-scale bench-plugin test
+.PHONY: help run deps build lint deny advisories unit doc services storm bench bench-scale bench-plugin image test sbom release
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,9 +29,17 @@ lint: ## Formatting, then clippy; any warning fails
 	cargo fmt --all --check
 	cargo clippy $(ALL) -- -D warnings
 
+deny: ## Licences, duplicates and sources of what Velro is built from, against deny.toml
+	$(call phase,deny)
+	.ci/deny licenses bans sources
+
+advisories: ## Known vulnerabilities in what Velro is built from; asks the RustSec database on the network
+	$(call phase,advisories)
+	.ci/deny advisories
+
 unit: ## Tests beside the code, of the architecture and the documents: no server, no Python
 	$(call phase,unit)
-	cargo test -p velro -p velro-plugin -p velro-replicate -p velro-openai-images -p velro-comfyui -p tests --lib --test tidy --test docs $(FEATURES)
+	cargo test -p velro -p velro-plugin -p velro-replicate -p velro-openai-images -p velro-comfyui -p tests --lib --test tidy --test docs --test image $(FEATURES)
 
 doc: ## Build the code's documentation; any warning fails
 	$(call phase,doc)
@@ -60,7 +68,20 @@ bench-plugin: ## A provider out of a library against the same code linked in: na
 	@cargo build -q --release -p velro-zoo -p benches
 	@$${CARGO_TARGET_DIR:-target}/release/plugin $(ARGS)
 
-test: deps lint build ## Everything: install what is missing, lint, all tests, documentation
+VERSION ?=
+
+release: ## Make a release of what CHANGELOG.md has under Unreleased: make release VERSION=0.2.0
+	@.ci/release "$(VERSION)"
+
+sbom: ## The bill of materials of the server: CycloneDX, in target/velro.cdx.json
+	@mkdir -p target
+	@"$$(.ci/tools sbom)/python" .ci/sbom --output target/velro.cdx.json --binary $${CARGO_TARGET_DIR:-target}/release/velro
+
+image: ## Build the container image without Docker and try it (root, Debian or Ubuntu; docs/IMAGE.md)
+	$(call phase,image)
+	.ci/image
+
+test: deps lint deny build ## Everything: install what is missing, lint, all tests, documentation
 	$(call phase,tests)
 	cargo run -q -p tests $(FEATURES) --bin services -- cargo test --workspace $(FEATURES)
 	$(MAKE) doc

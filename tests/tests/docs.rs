@@ -86,6 +86,15 @@ fn every_environment_variable_is_documented() {
     assert_eq!(documented, known, "README.md and defaults.toml name other variables");
 }
 
+/// Every Rust file, in one text.
+fn sources() -> String {
+    let mut sources = String::new();
+    for folder in ["server/src", "plugins", "tests"] {
+        collect(&root().join(folder), &mut sources);
+    }
+    sources
+}
+
 #[test]
 fn the_tests_named_in_the_architecture_exist() {
     let text = read("ARCHITECTURE.md");
@@ -97,15 +106,70 @@ fn the_tests_named_in_the_architecture_exist() {
         .flat_map(|rest| quoted(rest.split_once(".)").expect("ends with `.)`").0))
         .collect();
     assert!(named.len() > 20, "{named:?}");
-    let mut sources = String::new();
-    for folder in ["server/src", "plugins", "tests"] {
-        collect(&root().join(folder), &mut sources);
-    }
+    assert_tests_exist(&named);
+}
+
+#[track_caller]
+fn assert_tests_exist(named: &[&str]) {
+    let sources = sources();
     let missing: Vec<_> = named
         .iter()
         .filter(|name| !sources.contains(&format!("fn {name}(")))
         .collect();
     assert!(missing.is_empty(), "no such tests: {missing:?}");
+}
+
+#[test]
+fn every_threat_names_what_protects_and_a_test_that_exists() {
+    let text = read("SECURITY.md");
+    let threats: Vec<_> = table_rows(&text).into_iter().filter(|cells| cells.len() == 3).collect();
+    assert!(threats.len() > 20, "{threats:?}");
+    let mut named = Vec::new();
+    for cells in &threats {
+        let tests: Vec<&str> = quoted(cells[2]).collect();
+        assert!(!cells[1].is_empty() && !tests.is_empty(), "{cells:?}");
+        named.extend(tests);
+    }
+    assert_tests_exist(&named);
+}
+
+#[test]
+fn every_rate_limit_is_documented_as_it_is() {
+    let source = read("server/src/http/limits/mod.rs");
+    // `Policy::Login => ("login", 20),`
+    let limits: BTreeSet<(String, String)> = source
+        .lines()
+        .filter_map(|line| {
+            line.trim()
+                .strip_prefix("Policy::")?
+                .split_once("=> (\"")?
+                .1
+                .strip_suffix("),")
+        })
+        .filter_map(|limit| limit.split_once("\", "))
+        .map(|(name, calls)| (name.to_owned(), calls.to_owned()))
+        .collect();
+    assert!(
+        limits.len() > 10,
+        "limits/mod.rs names its limits in another way now: {limits:?}"
+    );
+    let text = read("docs/LIMITS.md");
+    let section = text
+        .split_once("## Calls per caller")
+        .unwrap()
+        .1
+        .split_once("\n## ")
+        .unwrap()
+        .0;
+    let documented: BTreeSet<(String, String)> = table_rows(section)
+        .iter()
+        .flat_map(|cells| quoted(cells[0]).zip(cells[1].split(", ")))
+        .map(|(name, calls)| (name.to_owned(), calls.to_owned()))
+        .collect();
+    assert_eq!(
+        documented, limits,
+        "docs/LIMITS.md and http/limits/mod.rs say something else"
+    );
 }
 
 /// Appends every Rust file below `folder`.
@@ -122,20 +186,15 @@ fn collect(folder: &Path, sources: &mut String) {
 
 #[test]
 fn links_lead_somewhere() {
-    let documents = [
-        "README.md",
-        "ARCHITECTURE.md",
-        "CONTRIBUTING.md",
-        "CHANGELOG.md",
-        "PLUGINS.md",
-        "SECURITY.md",
-        "docs/ERRORS.md",
-        "docs/PURCHASES.md",
-        "docs/REDIS.md",
-        "docs/runbooks.md",
-    ];
+    let mut documents = Vec::new();
+    for folder in [".", "docs", "docs/providers", "benches", "migrations", "helm/velro"] {
+        let files = std::fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        documents.extend(names.filter(|name| name.ends_with(".md")).map(|name| format!("{folder}/{name}")));
+    }
+    assert!(documents.len() > 20, "{documents:?}");
     let mut broken = Vec::new();
-    for document in documents {
+    for document in &documents {
         let text = read(document);
         let folder = root().join(document).parent().unwrap().to_path_buf();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -176,4 +235,26 @@ fn tables_are_read_as_they_are_drawn() {
     let text = "words | not a table\n\n| Code | Status |\n|---|---|\n| `a` | 1 |\n| `b`, `c` | 2 |\n";
     assert_eq!(table_rows(text), [["`a`", "1"], ["`b`, `c`", "2"]]);
     assert_eq!(quoted("`b`, `c` d").collect::<Vec<_>>(), ["b", "c"]);
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let defined = read("server/src/telemetry/metrics/mod.rs");
+    let defined: BTreeSet<&str> = defined
+        .lines()
+        .filter_map(|line| line.split_once("= \"velro_")?.1.split_once('"'))
+        .map(|(name, _)| name)
+        .collect();
+    let text = read("docs/OBSERVING.md");
+    let rows = table_rows(&text);
+    let documented: BTreeSet<&str> = rows
+        .iter()
+        .flat_map(|cells| quoted(cells[1]))
+        .filter_map(|name| name.strip_prefix("velro_"))
+        .collect();
+    assert!(defined.len() > 40, "{defined:?}");
+    assert_eq!(
+        documented, defined,
+        "the table of docs/OBSERVING.md and telemetry/metrics/mod.rs"
+    );
 }

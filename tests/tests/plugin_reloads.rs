@@ -92,7 +92,6 @@ async fn reloads_lose_no_job_and_leave_nothing_but_the_libraries() {
             call,
             idempotency: None,
             api_key_id: None,
-            trace_context: None,
         };
         intake.submit(request).await.unwrap().generation.id
     };

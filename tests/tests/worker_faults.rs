@@ -151,7 +151,6 @@ impl World {
             call,
             idempotency: None,
             api_key_id: None,
-            trace_context: None,
         };
         intake.submit(request).await.unwrap().generation.id
     }

@@ -158,7 +158,7 @@ impl Caller {
 
     /// Somebody new; e-mail and password.
     async fn register(&mut self) -> Result<(String, String)> {
-        let email = format!("smoke-{}@velro.invalid", Uuid::now_v7());
+        let email = format!("smoke-{}@example.com", Uuid::now_v7());
         let password = Uuid::new_v4().to_string();
         let body = json!({"email": email, "password": password, "full_name": "Smoke test"});
         let answer = self.json(Method::POST, "/api/v1/auth/register", Some(body)).await?;
@@ -179,8 +179,13 @@ impl Caller {
         answer["balance"].as_i64().context("no balance")
     }
 
-    /// A file. Its URL is its permission: the token is not for whoever keeps it.
+    /// A file. Its URL is its permission: the token is not for whoever keeps it. It begins with PUBLIC_URL, which may not lead
+    /// here from where we are; the way to the server is known.
     async fn fetch(&self, url: &str) -> Result<Vec<u8>> {
+        let url = match url.split_once("/outputs/") {
+            Some((_, file)) => format!("{}/outputs/{file}", self.base),
+            None => url.to_owned(),
+        };
         let mut answer = self.client.get(url).send().await?.error_for_status()?;
         let mut bytes = Vec::new();
         while let Some(chunk) = answer.chunk().await? {

@@ -83,6 +83,10 @@ pub struct Config {
     pub max_body_bytes: u64,
     /// Largest reference image, in bytes.
     pub max_upload_bytes: u64,
+    /// `VELRO_MAX_CONNECTIONS`: open at once.
+    pub max_connections: usize,
+    /// `VELRO_MAX_REQUESTS`: worked on at once.
+    pub max_requests: usize,
     /// Largest output file, in bytes.
     pub max_output_bytes: u64,
     /// `LOG_LEVEL`: `error|warn|info|debug|trace` or a tracing filter.

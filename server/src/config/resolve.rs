@@ -62,6 +62,8 @@ pub(super) fn resolve(layers: &Layers, read_only: bool) -> Config {
         trust_proxy_headers: layers.boolean("server.trust_proxy_headers"),
         max_body_bytes: bytes("server.max_body_bytes", 1024),
         max_upload_bytes: bytes("server.max_upload_bytes", 1024),
+        max_connections: layers.integer("server.max_connections", 1..=1_000_000) as usize,
+        max_requests: layers.integer("server.max_requests", 1..=1_000_000) as usize,
         max_output_bytes: bytes("storage.max_output_bytes", 1024),
         log_level: log_level(layers),
         log_json: log_json(layers, development),
@@ -481,6 +483,8 @@ pub(super) fn redacted_lines(config: &Config) -> Vec<String> {
         ("server.trust_proxy_headers", config.trust_proxy_headers.to_string()),
         ("server.max_body_bytes", config.max_body_bytes.to_string()),
         ("server.max_upload_bytes", config.max_upload_bytes.to_string()),
+        ("server.max_connections", config.max_connections.to_string()),
+        ("server.max_requests", config.max_requests.to_string()),
         (
             "server.shutdown_grace_seconds",
             config.shutdown_grace.as_secs().to_string(),

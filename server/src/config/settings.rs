@@ -57,6 +57,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     open("server", "trust_proxy_headers", &["TRUST_PROXY_HEADERS"]),
     open("server", "max_body_bytes", &["VELRO_MAX_BODY_BYTES"]),
     open("server", "max_upload_bytes", &["VELRO_MAX_UPLOAD_BYTES"]),
+    open("server", "max_connections", &["VELRO_MAX_CONNECTIONS"]),
+    open("server", "max_requests", &["VELRO_MAX_REQUESTS"]),
     open("server", "shutdown_grace_seconds", &["VELRO_SHUTDOWN_GRACE_SECONDS"]),
     open("server", "shutdown_delay_seconds", &["VELRO_SHUTDOWN_DELAY_SECONDS"]),
     open("server", "service_name", &["SERVICE_NAME"]),

@@ -15,6 +15,7 @@ use salvo::routing::{Filter, PathState};
 use salvo::{Depot, FlowCtrl, Handler, Request, Response, Service, async_trait, handler};
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::Semaphore;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
@@ -37,12 +38,15 @@ const RESPONSE_TIME: HeaderName = HeaderName::from_static("x-response-time");
 /// Puts the hoops around a service.
 pub(super) fn wrap(service: Service, services: Arc<Services>) -> Service {
     let cors = cors(&services.config);
-    service.hoop(Edge { services }).hoop(cors).hoop(CatchPanic::new())
+    let room = Semaphore::new(services.config.max_requests);
+    service.hoop(Edge { services, room }).hoop(cors).hoop(CatchPanic::new())
 }
 
 /// The outermost hoop.
 struct Edge {
     services: Arc<Services>,
+    /// For requests at work.
+    room: Semaphore,
 }
 
 #[async_trait]
@@ -58,8 +62,23 @@ impl Handler for Edge {
         depot.insert_typed(Arc::clone(&self.services));
 
         let request_id = request_id.to_str().unwrap_or_default().to_owned();
-        let span = self.span(req, &request_id);
-        ctrl.call_next(req, depot, res).instrument(span.clone()).await;
+        let is_probe = is_probe(req);
+        let span = self.span(req, &request_id, is_probe);
+        match self.room.try_acquire() {
+            Ok(_place) => {
+                ctrl.call_next(req, depot, res).instrument(span.clone()).await;
+            }
+            // Whoever asks how the server is gets an answer all the more.
+            Err(_) if is_probe => {
+                ctrl.call_next(req, depot, res).instrument(span.clone()).await;
+            }
+            Err(_) => {
+                self.services.metrics.shed();
+                let busy = "The server works on as many requests as it can; try again in a second";
+                res.render(Problem::new(Code::Unavailable, busy).retry_after(1));
+                ctrl.skip_rest();
+            }
+        }
 
         if depot.get_typed::<EveryOrigin>().is_ok() {
             let headers = res.headers_mut();
@@ -78,23 +97,21 @@ impl Handler for Edge {
 
 impl Edge {
     /// What the logs of a request carry, and its part of a trace. A proxy in front that is believed may have begun that.
-    fn span(&self, req: &Request, request_id: &str) -> Span {
-        let path = req.uri().path();
-        if ["/health", "/metrics", "/__"]
-            .iter()
-            .any(|probe| path.starts_with(probe))
-        {
+    fn span(&self, req: &Request, request_id: &str, is_probe: bool) -> Span {
+        if is_probe {
             return tracing::info_span!(target: UNTRACED, "request", request_id);
+        }
+        if !trace::is_active() {
+            return tracing::info_span!("request", request_id);
         }
         let span = tracing::info_span!(
             "request",
             request_id,
-            otel.name = Empty,
-            otel.kind = Empty,
-            http.route = Empty,
+            otel.kind = "server",
             http.request.method = Empty,
+            http.route = Empty,
             http.response.status_code = Empty,
-            otel.status_code = Empty
+            otel.status_code = Empty,
         );
         if self.services.config.trust_proxy_headers {
             let parent = req.headers().get("traceparent").and_then(|value| value.to_str().ok());
@@ -126,8 +143,7 @@ impl Edge {
         let method = known_method(req.method());
         self.services.metrics.request(method, route, status.as_u16(), elapsed);
         if trace::is_active() {
-            span.record("otel.name", format!("{method} /{route}"));
-            span.record("otel.kind", "server");
+            trace::rename(span, format!("{method} /{route}"));
             span.record("http.request.method", method);
             span.record("http.route", format!("/{route}"));
             span.record("http.response.status_code", status.as_u16());
@@ -148,6 +164,14 @@ impl Edge {
             "request"
         );
     }
+}
+
+/// Asked by machines, all the time: health, metrics, version.
+fn is_probe(req: &Request) -> bool {
+    let path = req.uri().path();
+    ["/health", "/metrics", "/__"]
+        .iter()
+        .any(|probe| path.starts_with(probe))
 }
 
 /// The client's id when it is sane (visible ASCII, 128 characters at most), else a fresh one.

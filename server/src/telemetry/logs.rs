@@ -1,11 +1,15 @@
 //! The logs of this process: where they go, and how much of them, which can be changed while it runs.
 
-use anyhow::Context;
+use anyhow::Context as _;
 use std::io::IsTerminal;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::FilterFn;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
@@ -23,7 +27,46 @@ pub const UNTRACED: &str = "velro::probe";
 /// started before.
 pub fn init(config: &Config) -> anyhow::Result<(LogLevels, Option<Traces>)> {
     let (filter, handle) = reload::Layer::new(filter(&config.log_level)?);
-    let lines = match config.log_json {
+    let started = match Traces::open(config)? {
+        // One filter for everything: what nobody wants costs nothing.
+        None => (
+            tracing_subscriber::registry()
+                .with(filter)
+                .with(lines(config))
+                .try_init(),
+            None,
+        ),
+        Some((traces, tracer)) => {
+            let ours = |meta: &Metadata<'_>| meta.target().starts_with("velro") && meta.target() != UNTRACED;
+            let wanted = FilterFn::new(move |meta| meta.is_span() && ours(meta)).with_max_level_hint(Level::DEBUG);
+            let spans = tracing_opentelemetry::layer()
+                .with_tracer(tracer)
+                .with_location(false)
+                .with_threads(false)
+                .with_target(false)
+                .with_tracked_inactivity(false);
+            let both = tracing_subscriber::registry()
+                .with(lines(config).with_filter(EachTime(filter)))
+                .with(spans.with_filter(EachTime(wanted)));
+            (both.try_init(), Some(traces))
+        }
+    };
+    let (started, traces) = started;
+    started.map_err(|e| anyhow::anyhow!("logging could not be started: {e}"))?;
+    let levels = LogLevels {
+        handle: Some(handle),
+        configured: config.log_level.clone(),
+        present: Mutex::new(None),
+    };
+    Ok((levels, traces))
+}
+
+/// What is written for people and collectors of logs.
+fn lines<S>(config: &Config) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    match config.log_json {
         true => fmt::layer()
             .json()
             .flatten_event(true)
@@ -35,30 +78,54 @@ pub fn init(config: &Config) -> anyhow::Result<(LogLevels, Option<Traces>)> {
             .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr)
             .boxed(),
-    };
-    let (traces, tracer) = Traces::open(config)?.unzip();
-    let spans = tracer.map(|tracer| {
-        let ours = |meta: &tracing::Metadata<'_>| meta.target().starts_with("velro") && meta.target() != UNTRACED;
-        let wanted = FilterFn::new(move |meta| ours(meta) && meta.is_span()).with_max_level_hint(tracing::Level::DEBUG);
-        tracing_opentelemetry::layer()
-            .with_tracer(tracer)
-            .with_location(false)
-            .with_threads(false)
-            .with_target(false)
-            .with_tracked_inactivity(false)
-            .with_filter(wanted)
-    });
-    tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
-        .with(spans)
-        .try_init()
-        .map_err(|e| anyhow::anyhow!("logging could not be started: {e}"))?;
-    let levels = LogLevels {
-        handle: Some(handle),
-        configured: config.log_level.clone(),
-        present: Mutex::new(None),
-    };
-    Ok((levels, traces))
+    }
+}
+
+/// A filter of one of several layers that is asked for every span and event, and not once for each place in the code.
+///
+/// Such filters note on the thread what they refused. A question without a span or event behind it (`enabled!`, as sqlx asks)
+/// leaves the note lying, and whoever comes next without asking would be dropped.
+struct EachTime<F>(F);
+
+impl<S, F: Filter<S>> Filter<S> for EachTime<F> {
+    fn enabled(&self, meta: &Metadata<'_>, cx: &Context<'_, S>) -> bool {
+        self.0.enabled(meta, cx)
+    }
+
+    fn callsite_enabled(&self, meta: &'static Metadata<'static>) -> Interest {
+        match self.0.callsite_enabled(meta) {
+            interest if interest.is_never() => interest,
+            _ => Interest::sometimes(),
+        }
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, cx: &Context<'_, S>) -> bool {
+        self.0.event_enabled(event, cx)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        self.0.max_level_hint()
+    }
+
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, cx: Context<'_, S>) {
+        self.0.on_new_span(attributes, id, cx);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, cx: Context<'_, S>) {
+        self.0.on_record(id, values, cx);
+    }
+
+    fn on_enter(&self, id: &Id, cx: Context<'_, S>) {
+        self.0.on_enter(id, cx);
+    }
+
+    fn on_exit(&self, id: &Id, cx: Context<'_, S>) {
+        self.0.on_exit(id, cx);
+    }
+
+    fn on_close(&self, id: Id, cx: Context<'_, S>) {
+        self.0.on_close(id, cx);
+    }
 }
 
 /// The filter of the logs, which an operator may change for a while.

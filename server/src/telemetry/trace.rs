@@ -114,7 +114,14 @@ pub fn current() -> Option<String> {
 
 /// The id of the trace that a span belongs to, for the logs; `None` when nobody is told.
 pub fn id_of(span: &Span) -> Option<String> {
-    is_active().then(|| span.context().span().span_context().trace_id().to_string())
+    let context = is_active().then(|| span.context())?;
+    let context = context.span().span_context().clone();
+    context.is_valid().then(|| context.trace_id().to_string())
+}
+
+/// Gives a span another name than that of its place in the code.
+pub fn rename(span: &Span, name: String) {
+    span.context().span().update_name(name);
 }
 
 /// Makes a span that was not entered yet go on with the trace of `parent`, a `traceparent`; without one it begins a trace.

@@ -106,7 +106,7 @@ impl Drive {
             // Asked to stop while an earlier attempt was being refused.
             Pending::Start if self.work.generation.cancel_requested => return self.settle(Verdict::Cancelled).await,
             Pending::Start => {
-                if let Some(next) = self.held_off().await {
+                if let Some(next) = self.not_yet().await {
                     return next;
                 }
                 if let Err(error) = self.refresh_reference().await {

@@ -11,7 +11,7 @@ use super::reroute::Why;
 use super::settle::settle;
 use super::told::until_told;
 use super::{AFTER_A_PANIC, FALLBACK_DEADLINE, LATER, Next};
-use crate::clock;
+use crate::clock::{self, Micros};
 use crate::generation::{AttemptState, Pending, PublicError};
 use crate::id::AttemptId;
 use crate::store::{NextAttempt, Verdict};
@@ -128,11 +128,22 @@ impl Drive {
         }
     }
 
+    /// Nothing was sent, and the time for it is over: the next attempt has its own.
+    pub(super) async fn begin_afresh(&mut self) -> Next {
+        let reason = "it has waited for too long to be begun; nothing was sent".to_owned();
+        self.next_attempt(clock::now(), reason).await
+    }
+
     /// Nothing was bought: the next attempt under the same lease, after a pause.
     async fn try_again(&mut self, failure: &Failure, reason: String) -> Next {
         let now = clock::now();
         let pause = Duration::from_secs(1 << self.work.attempt.ordinal.min(6)).min(Duration::from_secs(60));
         let due_at = now.plus(pause.max(Duration::from_millis(failure.retry_after_ms).min(LONGEST_WAIT)));
+        self.next_attempt(due_at, reason).await
+    }
+
+    async fn next_attempt(&mut self, due_at: Micros, reason: String) -> Next {
+        let now = clock::now();
         let next = NextAttempt {
             rejected: self.work.attempt.id,
             worker: self.settings.name.clone(),

@@ -43,8 +43,32 @@ impl Why {
 }
 
 impl Drive {
+    /// Whether the paid request has to wait; `Some` says what becomes of it instead.
+    ///
+    /// What was begun and has not been sent is stopped like what waits in the queue: it may come out of a backup, and have
+    /// been bought since. What has waited for so long, there or while no process ran, that no time is left for the job
+    /// becomes a fresh attempt: it would be bought, and then stopped.
+    pub(super) async fn not_yet(&mut self) -> Option<Next> {
+        if !self.tools.pauses.may_begin(&self.work.attempt.provider) {
+            return Some(Next::Due(clock::now().plus(LATER)));
+        }
+        if let Some(next) = self.held_off().await {
+            return Some(next);
+        }
+        match clock::now() >= self.halfway() {
+            true => Some(self.begin_afresh().await),
+            false => None,
+        }
+    }
+
+    /// The other half of the model's patience is for the job.
+    fn halfway(&self) -> Micros {
+        let began = self.work.attempt.created_at;
+        began.plus(self.deadline().after(began) / 2)
+    }
+
     /// Asks the breaker whether the attempt may begin; `Some` when it may not, with what becomes of it.
-    pub(super) async fn held_off(&mut self) -> Option<Next> {
+    async fn held_off(&mut self) -> Option<Next> {
         let now = clock::now();
         let Admission::NotBefore(until) = self.provider.health.admit(now) else {
             return None;
@@ -53,9 +77,8 @@ impl Drive {
         if let Some(next) = self.reroute(Why::Breaker, reason, AttemptState::Rejected, false).await {
             return Some(next);
         }
-        // The other half of the model's patience is for the job: begun too late it would be bought, and then stopped.
-        let began = self.work.attempt.created_at;
-        let halfway = began.plus(self.deadline().after(began) / 2);
+        // Begun too late it would be bought, and then stopped.
+        let halfway = self.halfway();
         if now >= halfway {
             let error = public(
                 "provider_unavailable",

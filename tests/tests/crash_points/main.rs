@@ -204,7 +204,6 @@ async fn run(die_at: u32, when: When, scenario: &Scenario) -> Option<(Status, At
         call,
         idempotency: None,
         api_key_id: None,
-        trace_context: None,
     };
     let id = intake.submit(request).await.unwrap().generation.id;
     let died = tokio::select! {

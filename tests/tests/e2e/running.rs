@@ -5,6 +5,9 @@ use serde_json::json;
 use sqlx::{Connection as _, SqliteConnection};
 use std::time::Duration;
 use tests::harness::{Client, Options, Server, eventually};
+use tests::ports::free_port;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -20,10 +23,11 @@ async fn metric(server: &Server, line: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_have_a_port_of_their_own_and_are_not_on_the_api_s() {
-    let server = Server::with(Options::new().env("METRICS_PORT", "0")).await;
-    let line = server.wait_for_log(0, "  metrics ", PATIENCE).await;
-    let url = line.split_whitespace().last().unwrap();
-    let apart = Client::anonymous(url.strip_suffix("/metrics").unwrap());
+    let port = free_port().unwrap();
+    let server = Server::with(Options::new().env("METRICS_PORT", port.to_string())).await;
+    let line = format!("  metrics    http://127.0.0.1:{port}/metrics");
+    server.wait_for_log(0, &line, PATIENCE).await;
+    let apart = Client::anonymous(&format!("http://127.0.0.1:{port}"));
     let text = apart.get("/metrics").await.expect(200).text();
     assert!(text.contains(r#"velro_build_info{commit="#), "{text}");
     assert!(text.contains("process_resident_memory_bytes "), "{text}");
@@ -165,7 +169,8 @@ async fn the_books_are_checked_by_themselves_and_the_metrics_say_what_was_found(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_smoke_test_draws_a_picture_and_leaves_nothing_behind() {
-    let server = Server::start().await;
+    // The world knows it by another name than whoever runs the test.
+    let server = Server::with(Options::new().env("PUBLIC_URL", "https://api.velro.invalid")).await;
     let told = server.velro(&["smoke", "--url", &server.base_url]).ok();
     for line in [
         "is ready",
@@ -195,4 +200,57 @@ async fn a_smoke_test_draws_a_picture_and_leaves_nothing_behind() {
         "{told}"
     );
     assert_eq!(ada.balance().await, 995);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_much_is_refused_at_once_and_probes_are_answered() {
+    let server = Server::with(Options::new().env("VELRO_MAX_REQUESTS", "1")).await;
+    let nobody = server.anonymous();
+    nobody.get("/api/v1/models").await.ok();
+    // A client that is slow with its body takes the only place.
+    let address = server.base_url.strip_prefix("http://").unwrap();
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    let head = "POST /api/v1/auth/login HTTP/1.1\r\nhost: velro\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let refused = eventually("it is at work", PATIENCE, || async {
+        let answer = nobody.get("/api/v1/models").await;
+        (answer.status == 503).then_some(answer)
+    })
+    .await;
+    assert_eq!(refused.header("retry-after"), "1");
+    refused.problem(503, "service_unavailable");
+    nobody.get("/health/ready").await.ok();
+    let text = nobody.get("/metrics").await.expect(200).text();
+    assert!(text.lines().any(|line| line == "velro_shed_requests_total 1"), "{text}");
+    drop(slow);
+    eventually("the place is free", PATIENCE, || async {
+        (nobody.get("/api/v1/models").await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_user_has_so_many_streams_and_no_more() {
+    let server = Server::start().await;
+    let (ada, bob) = (server.register("ada").await, server.register("bob").await);
+    let slow = json!({"latency_ms": 60_000});
+    let id = ada.submit("sandbox/image", "slow", slow.clone()).await;
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        streams.push(ada.stream(&id).await);
+    }
+    ada.send(ada.stream_request(&id)).await.problem(429, "rate_limited");
+    let his = bob.submit("sandbox/image", "slow", slow).await;
+    drop(bob.stream(&his).await);
+    streams.pop();
+    eventually("there is room again", PATIENCE, || async {
+        match ada.stream_request(&id).send().await {
+            Ok(answer) if answer.status() == 200 => Some(()),
+            _ => None,
+        }
+    })
+    .await;
+    for (client, id) in [(&ada, &id), (&bob, &his)] {
+        client.cancel(id).await.ok();
+    }
 }

@@ -330,7 +330,6 @@ impl Shop {
             call,
             idempotency: None,
             api_key_id: None,
-            trace_context: None,
         };
         Ok(*process.intake.submit(request).await?.generation)
     }

@@ -211,7 +211,8 @@ async fn what_is_not_required_costs_its_own_models_and_nothing_else() {
         "{listed}"
     );
     assert!(
-        listed.contains(&good.sha256) && listed.contains("velro-zoo 0.1.0, plugin ABI 1.0"),
+        listed.contains(&good.sha256)
+            && listed.contains(concat!("velro-zoo ", env!("CARGO_PKG_VERSION"), ", plugin ABI 1.0")),
         "{listed}"
     );
 }

@@ -109,7 +109,6 @@ impl World {
             call,
             idempotency: None,
             api_key_id: None,
-            trace_context: None,
         };
         process.intake.submit(request).await.unwrap().generation.id
     }

@@ -25,7 +25,9 @@ async fn a_generation_is_one_trace_over_all_replicas() {
         .env("OTEL_BSP_SCHEDULE_DELAY", "100");
     let cluster = Cluster::start(ClusterOptions::new(&[Role::Api, Role::Worker]).options(options)).await;
     let ada = cluster.api().register("ada").await;
-    let id = ada.submit("fal-ai/flux/schnell", PROMPT, serde_json::json!({})).await;
+    let id = ada
+        .submit("fal-ai/flux-pro/v1.1-ultra", PROMPT, serde_json::json!({}))
+        .await;
     ada.wait_for(&id, "completed").await;
 
     let of_generation = || {
@@ -87,6 +89,15 @@ async fn a_generation_is_one_trace_over_all_replicas() {
     let waited = trace.iter().find(|s| s.name == "queue").unwrap();
     let attempt = trace.iter().find(|s| s.name == "attempt").unwrap();
     assert!(waited.end_ns <= attempt.end_ns && waited.start_ns < attempt.end_ns);
+
+    // Every request has a trace, whatever its thread did before.
+    let log = cluster.api().log_text();
+    let requests = log.lines().filter(|line| line.contains("velro::access"));
+    let untraced: Vec<&str> = requests.filter(|line| !line.contains("trace_id=")).collect();
+    assert!(
+        untraced.iter().all(|line| line.contains("/health/ready")),
+        "{untraced:?}"
+    );
 
     // Who may read traces reads no secrets, and probes are no traces.
     assert_eq!(collector.authorization().as_deref(), Some("Bearer tell-nobody"));

@@ -19,13 +19,13 @@ use tokio::time::Instant;
 
 use super::generation_view::{output_urls, progress};
 use super::submissions::{any_id, missing};
-use super::watching::{Ports, Presence, Tower};
+use super::watching::{MOST_STREAMS, Ports, Presence, Tower};
 use crate::clock;
 use crate::generation::{Event, EventKind, Generation, Status};
 use crate::http::hoops::caller_of;
 use crate::http::input::{Query, services};
 use crate::http::limits::{Policy, limit};
-use crate::http::problem::Result;
+use crate::http::problem::{Code, Problem, Result};
 use crate::http::{Caller, Services};
 use crate::id::{GenerationId, UserId};
 use crate::queue::live::{Seen, Watch};
@@ -199,12 +199,15 @@ impl Watcher {
             live: Arc::clone(&services.live),
         };
         let provider: Arc<str> = generation.provider.as_str().into();
+        let presence = tower
+            .enter(&ports, owner, id, Arc::clone(&provider))
+            .ok_or_else(too_many_streams)?;
         let mut watcher = Watcher {
             services: Arc::clone(services),
             owner,
             id,
             live,
-            presence: tower.enter(&ports, owner, id, Arc::clone(&provider)),
+            presence,
             provider,
             ready: VecDeque::new(),
             seen: 0,
@@ -318,6 +321,12 @@ impl Watcher {
         self.presence.saw(seq, kind);
         self.ready.push_back(frame(seq, kind, &Value::Object(data)));
     }
+}
+
+fn too_many_streams() -> Problem {
+    let most =
+        format!("You have {MOST_STREAMS} streams open, as many as one may; close one, or ask for the status instead");
+    Problem::new(Code::RateLimited, most).retry_after(5)
 }
 
 fn object(data: &Value) -> Map<String, Value> {

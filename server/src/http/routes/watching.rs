@@ -23,6 +23,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// Every how many ticks a generation's events are read again, in case a publication was lost; every tick while the
 /// replicas do not hear each other.
 const REREAD_TICKS: u64 = 5;
+/// Streams of one user that are open at once at one process.
+pub const MOST_STREAMS: usize = 50;
 /// Generations that are looked at together.
 const AT_ONCE: usize = 16;
 
@@ -44,6 +46,8 @@ pub struct Tower {
 #[derive(Default)]
 struct Watched {
     by_id: HashMap<GenerationId, Arc<Spot>>,
+    /// Open streams of each owner who has any.
+    by_owner: HashMap<UserId, usize>,
     ticking: bool,
 }
 
@@ -68,9 +72,21 @@ pub struct Presence {
 }
 
 impl Tower {
-    /// Counts a watcher of the owner's generation in and keeps the ticker going.
-    pub fn enter(self: &Arc<Self>, ports: &Ports, owner: UserId, id: GenerationId, provider: Arc<str>) -> Presence {
+    /// Counts a watcher of the owner's generation in and keeps the ticker going; `None` when its owner has as many streams
+    /// open as one may.
+    pub fn enter(
+        self: &Arc<Self>,
+        ports: &Ports,
+        owner: UserId,
+        id: GenerationId,
+        provider: Arc<str>,
+    ) -> Option<Presence> {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = watched.by_owner.entry(owner).or_default();
+        if *open >= MOST_STREAMS {
+            return None;
+        }
+        *open += 1;
         let spot = Arc::clone(watched.by_id.entry(id).or_insert_with(|| {
             Arc::new(Spot {
                 owner,
@@ -84,12 +100,12 @@ impl Tower {
             watched.ticking = true;
             tokio::spawn(Ticking(Arc::clone(self)).run(ports.clone()));
         }
-        Presence {
+        Some(Presence {
             id,
             tower: Arc::clone(self),
             position: Some(spot.position.subscribe()),
             spot,
-        }
+        })
     }
 }
 
@@ -122,6 +138,13 @@ impl Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         let mut watched = self.tower.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let owner = self.spot.owner;
+        if let Some(open) = watched.by_owner.get_mut(&owner) {
+            *open -= 1;
+            if *open == 0 {
+                watched.by_owner.remove(&owner);
+            }
+        }
         self.position = None;
         if self.spot.position.receiver_count() == 0 {
             watched.by_id.remove(&self.id);

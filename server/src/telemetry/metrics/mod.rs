@@ -9,7 +9,7 @@ pub use record::StreamGuard;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    CounterVec, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    CounterVec, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -59,6 +59,7 @@ macro_rules! metrics {
             }
         }
     };
+    (@make IntCounter $name:literal $help:ident []) => { IntCounter::with_opts(Opts::new($name, $help)) };
     (@make Gauge $name:literal $help:ident []) => { Gauge::with_opts(Opts::new($name, $help)) };
     (@make IntGauge $name:literal $help:ident []) => { IntGauge::with_opts(Opts::new($name, $help)) };
     (@make IntCounterVec $name:literal $help:ident [$($label:literal),+]) => {
@@ -90,6 +91,8 @@ metrics! {
     submit_stage_seconds: HistogramVec = "velro_submit_stage_duration_seconds" ["stage"] REQUEST_SECONDS;
     /// Requests that a rate limit refused with 429, by the limit's name.
     rate_limited: IntCounterVec = "velro_rate_limited_total" ["policy"];
+    /// Requests that were refused with 503 because as many were at work as may be.
+    shed_requests: IntCounter = "velro_shed_requests_total" [];
     /// Where a generation's time goes, in seconds: queue (submitted until an attempt begins), provider (begun until the
     /// provider's verdict), outputs (verdict until the files are ours).
     stage_seconds: HistogramVec = "velro_generation_stage_duration_seconds" ["provider", "stage"] GENERATION_SECONDS;

@@ -59,6 +59,11 @@ impl Metrics {
         self.rate_limited.with_label_values(&[policy]).inc();
     }
 
+    /// A request was refused because there was no room for it.
+    pub fn shed(&self) {
+        self.shed_requests.inc();
+    }
+
     /// What this process is and how it is set up.
     pub fn built(&self, version: &str, commit: &str, role: &str, ledger_check_every: Option<Duration>) {
         self.build_info.with_label_values(&[version, commit, role]).set(1);
