@@ -188,6 +188,8 @@ ROWS = [
                f'topk(10, {rate("velro_http_requests_total", I, "method, route")})'), width=12),
         bars("Refused by limits", "Who is throttled by which limit?", "none",
              ("{{policy}}", rate("velro_rate_limited_total", I, "policy")), per_minute=True),
+        bars("Refused under load", "How many requests are turned away because too many are at work at once?", "none",
+             ("{{instance}}", rate("velro_shed_requests_total", I, "instance")), per_minute=True),
         lines("Open event streams", "How many people watch?", "none",
               ("{{instance}}", f"velro_sse_connections{{{I}}}")),
         lines("Failed requests by route", "Where do 5xx come from?", "none",
