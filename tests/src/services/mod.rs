@@ -1,12 +1,12 @@
-//! The services Velro runs on in production, started for tests: PostgreSQL, PgBouncer and Redis of this machine, each in
-//! a folder and on ports of its own, and a proxy that breaks connections.
+//! The services Velro runs on and beside in production, started for tests: PostgreSQL, PgBouncer, Redis and Prometheus of
+//! this machine, each in a folder and on ports of its own, and a proxy that breaks connections.
 //!
 //! Two ways to use them:
 //!
 //! - [`shared()`]: the servers that `make test` has started for the whole run (the program `services`), for tests that
 //!   only need a database or a key space of their own;
-//! - [`Postgres::start`], [`PgBouncer::start`], [`Redis::start`], [`Proxy::start`]: servers of one test, to be stopped,
-//!   killed and cut.
+//! - [`Postgres::start`], [`PgBouncer::start`], [`Redis::start`], [`Prometheus::start`], [`Proxy::start`]: servers of one
+//!   test, to be stopped, killed and cut.
 //!
 //! # Invariants
 //!
@@ -20,6 +20,7 @@ mod home;
 mod pgbouncer;
 mod postgres;
 mod programs;
+mod prometheus;
 mod proxy;
 mod redis;
 mod shared;
@@ -27,6 +28,7 @@ mod shared;
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Postgres, PostgresOptions};
 pub use programs::find as program;
+pub use prometheus::Prometheus;
 pub use proxy::Proxy;
 pub use redis::{Persistence, Redis};
 pub use shared::{Database, PGBOUNCER, POSTGRES, REDIS, Services, Shared, shared};
