@@ -206,6 +206,9 @@ fn alerts_and_dashboard_are_the_files() {
         found.unwrap_or_else(|| panic!("no {kind} {suffix}"))
     };
     let alerts = read_file(&chart().join("files/alerts.yaml"));
+    // production.yaml says where the runbooks can be read.
+    assert!(alerts.contains("runbook_url: docs/runbooks.md#"));
+    let alerts = alerts.replace("docs/runbooks.md#", "https://velro.example.com/docs/runbooks.md#");
     let (read, _) = read_yaml(&[("alerts", &alerts)]);
     let rule = of("PrometheusRule", "");
     assert_eq!(rule.0["spec"], read["alerts"][0]);

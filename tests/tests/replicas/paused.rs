@@ -37,7 +37,7 @@ async fn a_pause_holds_in_every_process_and_while_the_database_is_away() {
     cluster.own().to_postgres.refuse().await;
     for number in 0..3 {
         let replica = cluster.replica(number);
-        let line = "what operators have stopped; the last known state stays";
+        let line = "what operators have set; the last known state stays";
         replica
             .wait_for_log(before[number], line, Duration::from_secs(60))
             .await;

@@ -216,7 +216,7 @@ struct Ready {
 #[endpoint(tags("system"), status_codes(200, 500, 503))]
 async fn ready(depot: &mut Depot) -> Result<Json<Ready>> {
     let services = services(depot)?;
-    if services.leaving.is_cancelled() {
+    if services.leaving.is_cancelled() || services.shutdown.is_cancelled() {
         return Err(Problem::new(Code::Unavailable, "Not ready: draining, this process stops").retry_after(5));
     }
     let mut reasons = Vec::new();

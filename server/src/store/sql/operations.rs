@@ -52,7 +52,8 @@ pub(super) async fn system_counts(conn: &mut Conn<'_>, too_old: Micros) -> Resul
 /// The last check that was finished.
 async fn ledger_check(conn: &mut Conn<'_>) -> Result<Option<LedgerCheck>> {
     let sql = sql!(
-        "SELECT finished_at, took_ms, faults, charged_without_output FROM ledger_checks WHERE finished_at IS NOT NULL"
+        "SELECT finished_at, took_ms, faults, charged_without_output FROM ledger_checks \
+         WHERE id = 1 AND finished_at IS NOT NULL"
     );
     let Some(row) = conn.optional(sql, args![]).await? else {
         return Ok(None);
@@ -119,7 +120,7 @@ pub(super) async fn charged_without_output(conn: &mut Conn<'_>) -> Result<u64> {
 
 /// What an operator asked for last, whether it is over or not.
 pub(super) async fn log_level(conn: &mut Conn<'_>) -> Result<Option<LogLevel>> {
-    let sql = sql!("SELECT filter, until, actor FROM log_levels");
+    let sql = sql!("SELECT filter, until, actor FROM log_levels WHERE id = 1");
     let Some(row) = conn.optional(sql, args![]).await? else {
         return Ok(None);
     };
