@@ -6,7 +6,7 @@ use sqlx::{Connection as _, SqliteConnection};
 use std::time::Duration;
 use tests::harness::{Client, Options, Server, eventually};
 use tests::ports::free_port;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -205,13 +205,22 @@ async fn a_smoke_test_draws_a_picture_and_leaves_nothing_behind() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_too_much_is_refused_at_once_and_probes_are_answered() {
     let server = Server::with(Options::new().env("VELRO_MAX_REQUESTS", "1")).await;
-    let nobody = server.anonymous();
-    nobody.get("/api/v1/models").await.ok();
-    // A client that is slow with its body takes the only place.
+    let (nobody, ada) = (server.anonymous(), server.register("ada").await);
+    // A client that is slow with its body keeps nobody out.
     let address = server.base_url.strip_prefix("http://").unwrap();
     let mut slow = TcpStream::connect(address).await.unwrap();
-    let head = "POST /api/v1/auth/login HTTP/1.1\r\nhost: velro\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n";
+    let head = "POST /api/v1/auth/login HTTP/1.1\r\nhost: velro\r\ncontent-type: application/json\r\ncontent-length: 8\r\n\r\n{";
     slow.write_all(head.as_bytes()).await.unwrap();
+    for _ in 0..20 {
+        nobody.get("/api/v1/models").await.ok();
+    }
+
+    // One that waits for its picture has the only place.
+    let waits = tokio::spawn({
+        let ada = ada.clone();
+        let body = json!({"model_id": "sandbox/image", "prompt": "slow", "parameters": {"latency_ms": 5000}});
+        async move { ada.post("/api/v1/generations", &body).await }
+    });
     let refused = eventually("it is at work", PATIENCE, || async {
         let answer = nobody.get("/api/v1/models").await;
         (answer.status == 503).then_some(answer)
@@ -222,11 +231,21 @@ async fn what_is_too_much_is_refused_at_once_and_probes_are_answered() {
     nobody.get("/health/ready").await.ok();
     let text = nobody.get("/metrics").await.expect(200).text();
     assert!(text.lines().any(|line| line == "velro_shed_requests_total 1"), "{text}");
-    drop(slow);
-    eventually("the place is free", PATIENCE, || async {
-        (nobody.get("/api/v1/models").await.status == 200).then_some(())
-    })
-    .await;
+    // A page may read that there was no room.
+    let page = nobody
+        .request(reqwest::Method::GET, "/api/v1/models")
+        .header("origin", "http://localhost:3000");
+    let refused = nobody.send(page).await;
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.header("access-control-allow-origin"), "http://localhost:3000");
+
+    waits.await.unwrap().ok();
+    nobody.get("/api/v1/models").await.ok();
+    // What has come slowly is answered too.
+    slow.write_all(b"\"a\": 1}").await.unwrap();
+    let mut answer = String::new();
+    let read = tokio::io::BufReader::new(slow).read_line(&mut answer).await;
+    assert!(read.is_ok() && answer.starts_with("HTTP/1.1 4"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
