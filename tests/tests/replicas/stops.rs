@@ -70,14 +70,15 @@ async fn a_stop_under_load_fails_no_request_and_hands_everything_over() {
                     turn += 1;
                     let ready: Vec<usize> = (0..2).filter(|n| backends[*n].ready.load(Ordering::Relaxed)).collect();
                     let client = &clients[ready[turn % ready.len()]];
-                    let request = match turn % 40 {
-                        0 => client.submit_request("sandbox/image", "quick", serde_json::json!({})),
-                        _ => client.request(reqwest::Method::GET, "/api/v1/credits/balance"),
+                    let is_submit = turn.is_multiple_of(40);
+                    let request = match is_submit {
+                        true => client.submit_request("sandbox/image", "quick", serde_json::json!({})),
+                        false => client.request(reqwest::Method::GET, "/api/v1/credits/balance"),
                     };
                     match client.try_send(request).await {
                         Ok(reply) if reply.status == 200 => {
                             served.fetch_add(1, Ordering::Relaxed);
-                            if turn % 40 == 0 {
+                            if is_submit {
                                 ids.push(reply.json()["generation_id"].as_str().unwrap_or_default().to_owned());
                             }
                         }

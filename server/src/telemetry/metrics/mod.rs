@@ -38,7 +38,7 @@ macro_rules! metrics {
         /// Every metric of the process. Share one; each method is cheap.
         pub struct Metrics {
             registry: Registry,
-            /// Units of bills that have a series; see [`Metrics::settled`].
+            /// Units of bills that have a series; see [`Metrics::billed`].
             units: Mutex<BTreeSet<String>>,
             $($(#[doc = $help])+ $field: $kind,)+
         }
