@@ -109,3 +109,23 @@ async fn draining_refuses_what_is_new_and_works_off_what_was_taken() {
     let said = server.velro(&["providers", "pause", "nobody", "--reason", "x"]).fails();
     assert!(said.contains("sandbox"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_is_stopped_while_its_file_has_a_mistake() {
+    let server = Server::start().await;
+    let ada = server.register("ada").await;
+    let told = server.velro(&["providers", "pause", "nobody", "--reason", "x"]).fails();
+    assert!(told.contains("no provider `nobody`"), "{told}");
+    let shipped = std::fs::read_to_string(server.registry_path()).unwrap();
+    std::fs::write(server.registry_path(), "providers = 7").unwrap();
+    let told = server
+        .velro(&["providers", "pause", "sandbox", "--reason", "bills look odd"])
+        .ok();
+    assert!(told.contains("not checked") && told.contains("is paused now"), "{told}");
+    knows(&ada, "running", 1).await;
+    std::fs::write(server.registry_path(), shipped).unwrap();
+    server
+        .velro(&["providers", "resume", "sandbox", "--reason", "all is well"])
+        .ok();
+    knows(&ada, "running", 0).await;
+}

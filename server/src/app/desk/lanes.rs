@@ -32,14 +32,22 @@ impl Desk<'_> {
             Some(ProvidersCommand::Drain { provider, stop }) => (provider, Mode::Draining, stop),
             Some(ProvidersCommand::Resume { provider, stop }) => (provider, Mode::Running, stop),
         };
-        let registry = Registry::from_file(&self.config.providers_path, clock::now())?;
-        // What is not in the registry any more may still be let run.
-        if mode != Mode::Running && !registry.providers.contains_key(&provider) {
-            let names: Vec<&str> = registry.providers.keys().map(String::as_str).collect();
-            bail!(
-                "the registry has no provider `{provider}`; it has: {}",
-                names.join(", ")
-            );
+        match Registry::from_file(&self.config.providers_path, clock::now()) {
+            // What is not in the registry any more may still be let run.
+            Ok(registry) if mode != Mode::Running && !registry.providers.contains_key(&provider) => {
+                let names: Vec<&str> = registry.providers.keys().map(String::as_str).collect();
+                bail!(
+                    "the registry has no provider `{provider}`; it has: {}",
+                    names.join(", ")
+                );
+            }
+            Ok(_) => {}
+            // In an emergency nobody mends a file first: servers go on with the one before, and so do stops.
+            Err(_) if stop.sign.json => {}
+            Err(_) => println!(
+                "{} cannot be read (`velro check` says why): whether it has a provider `{provider}` is not checked",
+                self.config.providers_path.display()
+            ),
         }
         self.stop(Scope::Provider(provider), mode, &stop).await
     }
