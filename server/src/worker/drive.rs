@@ -38,6 +38,9 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// How long after the deadline a provider may still answer the cancel that the deadline sent.
 pub(super) const GRACE_AFTER_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long what was prepared rests while an operator has stopped its provider: preparing it again may cost an upload.
+const PREPARED_AGAIN: Duration = Duration::from_secs(30);
+
 /// Steps of one attempt before it counts as running in circles.
 const MOST_STEPS: u32 = 10_000;
 
@@ -101,9 +104,6 @@ pub(super) async fn begin(tools: Tools, settings: Arc<Settings>, work: Work) -> 
 
 impl Drive {
     async fn run(mut self) -> Next {
-        if let Some(next) = self.stopped_by_an_operator() {
-            return next;
-        }
         let attempt = &self.work.attempt;
         let mut happened = match &attempt.pending {
             // Asked to stop while an earlier attempt was being refused.
@@ -197,8 +197,8 @@ impl Drive {
                             )
                             .await;
                     }
-                    // Stopped while it was prepared. Nothing of that is stored; it is prepared again.
-                    if let Some(next) = self.stopped_by_an_operator() {
+                    // Stopped before, with something to send first. Nothing of this step is stored; it is prepared again.
+                    if let Some(next) = self.stopped_by_an_operator(PREPARED_AGAIN) {
                         return next;
                     }
                     failpoint::at("worker::prepared");

@@ -3,6 +3,8 @@
 //! Only what was refused, never sent, or failed by the provider's own verdict goes; the store holds that against what is
 //! stored, so that nothing of unknown outcome is ever bought a second time.
 
+use std::time::Duration;
+
 use super::drive::{Drive, public};
 use super::settle::ended_as;
 use super::told::until_told;
@@ -43,17 +45,16 @@ impl Why {
 }
 
 impl Drive {
-    /// Whether an operator has stopped what was not sent yet. It may come out of a backup and have been bought since, so it
-    /// waits like what is queued; only a wish to stop goes through.
-    pub(super) fn stopped_by_an_operator(&self) -> Option<Next> {
+    /// Whether an operator has stopped what would be sent now. It may come out of a backup and have been bought since, so it
+    /// waits like what is queued. What has begun and buys nothing (the sandbox) goes on.
+    pub(super) fn stopped_by_an_operator(&self, rest: Duration) -> Option<Next> {
         let attempt = &self.work.attempt;
-        let unsent = attempt.state == AttemptState::Prepared && !self.work.generation.cancel_requested;
-        if !unsent || self.tools.pauses.may_begin(&attempt.provider) {
+        if self.tools.pauses.may_begin(&attempt.provider) {
             return None;
         }
         // The time under a stop is not time that its breaker has cost.
         self.tools.notes.is_held_off(attempt.id, false);
-        Some(Next::Due(clock::now().plus(LATER)))
+        Some(Next::Due(clock::now().plus(rest)))
     }
 
     /// Whether the first request has to wait; `Some` says what becomes of it instead.
@@ -61,6 +62,9 @@ impl Drive {
     /// What has waited under a stop, in a backup or while no process ran, until too little time is left for the job, gets
     /// its time anew: it would be bought, and then stopped. It stays the same attempt, by whose id its provider may know it.
     pub(super) async fn not_yet(&mut self) -> Option<Next> {
+        if let Some(next) = self.stopped_by_an_operator(LATER) {
+            return Some(next);
+        }
         let (id, now) = (self.work.attempt.id, clock::now());
         if now >= self.halfway() && !self.tools.notes.was_held_off(id) {
             let redate = Redate {
