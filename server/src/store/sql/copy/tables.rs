@@ -537,12 +537,14 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    /// What is not copied, and why: the migrations' own, what belongs to a running worker, what a copy leaves.
-    const LEFT: [&str; 5] = [
+    /// What is not copied, and why: the migrations' own, what belongs to running processes, what a copy leaves.
+    const LEFT: [&str; 7] = [
         "_sqlx_migrations",
         "schema_floor",
         "copied_tables",
         "leases",
+        "ledger_checks",
+        "log_levels",
         "sqlite_sequence",
     ];
 
