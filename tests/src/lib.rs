@@ -19,6 +19,7 @@ pub mod queue_suite;
 pub mod redis;
 pub mod replicate_sim;
 pub mod services;
+pub mod sources;
 pub mod store_suite;
 pub mod storm;
 pub mod stripe_sim;

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use tests::sources::rust_below;
 use velro::http::problem::Code;
 
 fn root() -> PathBuf {
@@ -88,11 +89,8 @@ fn every_environment_variable_is_documented() {
 
 /// Every Rust file, in one text.
 fn sources() -> String {
-    let mut sources = String::new();
-    for folder in ["server/src", "plugins", "tests"] {
-        collect(&root().join(folder), &mut sources);
-    }
-    sources
+    let folders = ["server/src", "plugins", "tests"];
+    folders.map(|folder| rust_below(&root().join(folder)).unwrap()).concat()
 }
 
 #[test]
@@ -170,18 +168,6 @@ fn every_rate_limit_is_documented_as_it_is() {
         documented, limits,
         "docs/LIMITS.md and http/limits/mod.rs say something else"
     );
-}
-
-/// Appends every Rust file below `folder`.
-fn collect(folder: &Path, sources: &mut String) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, sources);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            sources.push_str(&std::fs::read_to_string(path).unwrap());
-        }
-    }
 }
 
 #[test]

@@ -26,9 +26,8 @@ pub(super) async fn refresh_gauges(services: Arc<Services>, stop: CancellationTo
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        let (metrics, now) = (&services.metrics, clock::now());
-        let too_old = now.minus(services.shelf.get().longest_deadline());
-        match services.store.system_counts(too_old).await {
+        let metrics = &services.metrics;
+        match services.counts().await {
             Ok(counts) => metrics.system(&counts, clock::now()),
             Err(error) => {
                 // Counting may be slow where the database is not away.

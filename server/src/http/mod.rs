@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Auth;
 use crate::catalog::Shelf;
+use crate::clock;
 use crate::config::Config;
 use crate::config::watch::RegistryHealth;
 use crate::intake::Intake;
@@ -34,7 +35,7 @@ use crate::provider::ProviderShelf;
 use crate::queue::Queue;
 use crate::queue::live::Live;
 use crate::shared::Link;
-use crate::store::Store;
+use crate::store::{Store, StoreError, SystemCounts};
 use crate::telemetry::{LogLevels, Metrics};
 use crate::upstream::{Upstream, WebhookVerifier};
 
@@ -77,6 +78,14 @@ pub struct Services {
     pub listings: Listings,
     /// The way to Redis, where there is one.
     pub link: Option<Link>,
+}
+
+impl Services {
+    /// Counts for the operator, by the patience of the models in use.
+    pub async fn counts(&self) -> Result<SystemCounts, StoreError> {
+        let too_old = clock::now().minus(self.shelf.get().longest_deadline());
+        self.store.system_counts(too_old).await
+    }
 }
 
 /// Every route with its hoops, but without the services: what the documentation is made from.

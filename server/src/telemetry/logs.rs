@@ -28,15 +28,14 @@ pub const UNTRACED: &str = "velro::probe";
 /// started before.
 pub fn init(config: &Config) -> anyhow::Result<(LogLevels, Option<Traces>)> {
     let (filter, handle) = reload::Layer::new(filter(&config.log_level)?);
-    let started = match Traces::open(config)? {
+    const FAILED: &str = "logging could not be started";
+    let registry = tracing_subscriber::registry();
+    let traces = match Traces::open(config)? {
         // One filter for everything: what nobody wants costs nothing.
-        None => (
-            tracing_subscriber::registry()
-                .with(filter)
-                .with(lines(config))
-                .try_init(),
-            None,
-        ),
+        None => {
+            registry.with(filter).with(lines(config)).try_init().context(FAILED)?;
+            None
+        }
         Some((traces, tracer)) => {
             let ours = |meta: &Metadata<'_>| meta.target().starts_with("velro") && meta.target() != UNTRACED;
             let wanted = FilterFn::new(move |meta| meta.is_span() && ours(meta)).with_max_level_hint(Level::DEBUG);
@@ -46,14 +45,12 @@ pub fn init(config: &Config) -> anyhow::Result<(LogLevels, Option<Traces>)> {
                 .with_threads(false)
                 .with_target(false)
                 .with_tracked_inactivity(false);
-            let both = tracing_subscriber::registry()
-                .with(lines(config).with_filter(EachTime(filter)))
-                .with(spans.with_filter(EachTime(wanted)));
-            (both.try_init(), Some(traces))
+            let lines = lines(config).with_filter(EachTime(filter));
+            let both = registry.with(lines).with(spans.with_filter(EachTime(wanted)));
+            both.try_init().context(FAILED)?;
+            Some(traces)
         }
     };
-    let (started, traces) = started;
-    started.map_err(|e| anyhow::anyhow!("logging could not be started: {e}"))?;
     let levels = LogLevels {
         handle: Some(handle),
         configured: config.log_level.clone(),
@@ -169,15 +166,15 @@ impl LogLevels {
     /// When the filter cannot be read: another version may know more. Then nothing changes.
     pub fn set(&self, wanted: Option<(&str, Micros)>) -> anyhow::Result<()> {
         let mut present = self.lock();
-        let filter_of = |level: Option<&(String, Micros)>| level.map(|(filter, _)| filter.clone());
-        let wanted = wanted.map(|(filter, until)| (filter.to_owned(), until));
-        if filter_of(present.as_ref()) != filter_of(wanted.as_ref()) {
-            let new = filter(wanted.as_ref().map_or(&self.configured, |(filter, _)| filter))?;
+        let before = present.as_ref().map(|(filter, _)| filter.as_str());
+        let after = wanted.map(|(filter, _)| filter);
+        if before != after {
+            let new = filter(after.unwrap_or(&self.configured))?;
             if let Some(handle) = &self.handle {
                 handle.reload(new)?;
             }
         }
-        *present = wanted;
+        *present = wanted.map(|(filter, until)| (filter.to_owned(), until));
         Ok(())
     }
 }

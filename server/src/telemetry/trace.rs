@@ -183,7 +183,7 @@ impl HttpClient for Sender {
         let sent = self.runtime.spawn(async move {
             let answer = http.execute(request).await?;
             let status = answer.status();
-            // What a collector says about a batch is a few bytes; more is not waited for.
+            // What a collector says about a batch is a few bytes; the time-out is the end of more.
             let body = answer.bytes().await?;
             Ok::<_, reqwest::Error>((status, body))
         });

@@ -20,6 +20,7 @@ struct Note {
     provider: Option<Arc<LoadedProvider>>,
     /// When its provider's last word was heard here.
     verdict_at: Option<Micros>,
+    /// This process keeps it waiting because of its provider's breaker.
     held_off: bool,
 }
 

@@ -4,7 +4,7 @@ use super::Stage;
 use super::fixtures::*;
 use velro::generation::{AttemptState, EventKind, Pending, Status};
 use velro::id::{AttemptId, GenerationId};
-use velro::store::{Delivered, NextAttempt, SaveStep, Saved, Settled, Store};
+use velro::store::{Delivered, NextAttempt, Redate, SaveStep, Saved, Settled, Store};
 
 async fn adopted(store: &dyn Store, worker: &str, now: i64) -> Vec<AttemptId> {
     let adopted = store.adopt(worker, at(now), at(now + 100), 50).await.unwrap();
@@ -93,6 +93,47 @@ pub async fn steps_are_guarded_by_lease_and_count(stage: &dyn Stage) {
         "a step of what is over"
     );
     assert!(store.work(work.attempt.id, WORKER).await.unwrap().is_none());
+    in_order(&*store).await;
+}
+
+/// What has sent nothing counts as begun anew, for whoever holds it, and as often as it is said: the same attempt, to the step.
+/// What has sent something does not: its provider has its deadline.
+pub async fn an_unsent_attempt_gets_its_time_anew(stage: &dyn Stage) {
+    let store = stage.open().await;
+    let user = somebody(&*store, 100).await.id;
+    let work = begun(&*store, user, 10).await;
+    let right = Redate {
+        attempt_id: work.attempt.id,
+        worker: WORKER.into(),
+        steps: 0,
+        deadline_at: at(2000),
+        now: at(1000),
+    };
+    let stranger = Redate {
+        worker: "worker-2".into(),
+        ..right.clone()
+    };
+    let ahead = Redate {
+        steps: 1,
+        ..right.clone()
+    };
+    for wrong in [stranger, ahead] {
+        assert!(!store.redate_attempt(wrong).await.unwrap());
+    }
+    let before = store.work(work.attempt.id, WORKER).await.unwrap().unwrap().attempt;
+    assert_eq!(before.created_at, work.attempt.created_at);
+    for _ in 0..2 {
+        assert!(store.redate_attempt(right.clone()).await.unwrap());
+    }
+    let after = store.work(work.attempt.id, WORKER).await.unwrap().unwrap().attempt;
+    assert_eq!((after.created_at, after.deadline_at), (at(1000), at(2000)));
+    assert_eq!(
+        (after.id, after.ordinal, after.steps, after.state),
+        (before.id, before.ordinal, before.steps, AttemptState::Prepared)
+    );
+    assert!(!lost(&*store, step(&work, AttemptState::Sending)).await);
+    let sent = Redate { steps: 1, ..right };
+    assert!(!store.redate_attempt(sent).await.unwrap(), "it has sent something");
     in_order(&*store).await;
 }
 

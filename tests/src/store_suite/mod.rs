@@ -101,6 +101,7 @@ macro_rules! store_suite {
             generations::the_operator_sees_counts,
             attempts::an_attempt_begins_once,
             attempts::steps_are_guarded_by_lease_and_count,
+            attempts::an_unsent_attempt_gets_its_time_anew,
             attempts::a_step_stores_what_it_says,
             attempts::leases_run_out_and_are_taken_over,
             attempts::released_leases_are_free_at_once,

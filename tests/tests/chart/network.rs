@@ -20,15 +20,16 @@ fn ports(policy: &Value, direction: &str, peers: &str) -> Vec<(Vec<u64>, bool)> 
     list(policy, &format!("/{direction}")).map(rule).collect()
 }
 
+fn policies(case: &Case) -> impl Iterator<Item = &Manifest> {
+    let all = case.manifests.iter();
+    all.filter(|manifest| manifest.kind() == "NetworkPolicy")
+}
+
 #[test]
 fn both_directions_are_refused_unless_a_rule_says_otherwise() {
     let mut seen = 0;
     for case in &cases().all {
-        for policy in case
-            .manifests
-            .iter()
-            .filter(|manifest| manifest.kind() == "NetworkPolicy")
-        {
+        for policy in policies(case) {
             let types: Vec<&str> = list(&policy.0, "/spec/policyTypes").filter_map(Value::as_str).collect();
             assert_eq!(types, ["Ingress", "Egress"], "{}: {}", case.name, policy.title());
             // A rule without ports and peers is no rule at all: it allows everything.
@@ -47,11 +48,7 @@ fn both_directions_are_refused_unless_a_rule_says_otherwise() {
 fn peers_of_the_release_are_pods_that_exist() {
     let mut seen = 0;
     for case in &cases().all {
-        for policy in case
-            .manifests
-            .iter()
-            .filter(|manifest| manifest.kind() == "NetworkPolicy")
-        {
+        for policy in policies(case) {
             let ways_in = list(&policy.0, "/spec/ingress").flat_map(|rule| list(rule, "/from"));
             let ways_out = list(&policy.0, "/spec/egress").flat_map(|rule| list(rule, "/to"));
             let own = |labels: &&Value| labels.get("app.kubernetes.io/instance").is_some();

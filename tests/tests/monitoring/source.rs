@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use tests::sources::rust_below;
 
 /// The rule file, below the root.
 pub const RULES: &str = "helm/velro/files/alerts.yaml";
@@ -129,8 +130,7 @@ pub fn dashboard_questions() -> Vec<Question> {
 
 /// Every metric that the server defines, with its labels.
 pub fn definitions() -> BTreeMap<String, BTreeSet<String>> {
-    let mut sources = String::new();
-    collect(&root().join("server/src/telemetry"), &mut sources);
+    let sources = rust_below(&root().join("server/src/telemetry")).unwrap();
     // `field: Kind = "velro_name" ["label", "label"] BUCKETS;`
     let mut found = BTreeMap::new();
     let mut before = "";
@@ -165,17 +165,5 @@ fn suffixes(kind: &str) -> &'static [(&'static str, &'static [&'static str])] {
     match kind.starts_with("Histogram") {
         true => &[("_bucket", &["le"]), ("_sum", &[]), ("_count", &[])],
         false => &[("", &[])],
-    }
-}
-
-/// Appends every Rust file below `folder`.
-fn collect(folder: &Path, sources: &mut String) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, sources);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            sources.push_str(&std::fs::read_to_string(path).unwrap());
-        }
     }
 }

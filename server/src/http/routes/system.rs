@@ -478,8 +478,7 @@ struct QueueDepth {
 )]
 async fn system_metrics(depot: &mut Depot) -> Result<Json<SystemMetrics>> {
     let services = services(depot)?;
-    let too_old = clock::now().minus(services.shelf.get().longest_deadline());
-    let counts = services.store.system_counts(too_old).await?;
+    let counts = services.counts().await?;
     let depths = depths(services).await;
     let registry = services.shelf.get();
     let free = |(name, depth): (&String, &Depth)| {
